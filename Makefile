@@ -1,0 +1,47 @@
+# Needs Python 3.11, 3.12 or 3.13 and make; everything else is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# What pytest is given, such as: make test ARGS='tests/detectors -k loop'
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test demo bench clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install everything into .venv (again only when the dependencies change)
+
+# The stamp comes last: an interrupted installation is taken up again.
+$(STAMP): pyproject.toml constraints.txt gateways/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
+		echo "tripswitch needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)" >&2; \
+		echo "Name another one, for example: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; \
+		exit 1; }
+	@echo "Installing into .venv (about 1.5 GB and some minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[embedded,dev]' -e './gateways[demo]'
+	@touch $@
+
+check: setup ## Lint, formatting, types and the direction of imports
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "Not formatted; try: $(BIN)/ruff format ." >&2; exit 1; }
+	@$(BIN)/mypy --strict --no-error-summary
+	@$(BIN)/mypy --strict --no-error-summary gateways/src
+	@$(BIN)/lint-imports --no-logo
+
+test: check ## All checks, then all tests (against Apache Kafka where Java 17 and Maven are present)
+	@$(BIN)/python -m pytest $(ARGS)
+
+demo: setup ## The whole system on this machine; a gateway is attacked before your eyes
+	@$(BIN)/tripswitch demo
+
+bench: setup ## Measure throughput, latency, memory and detection quality
+	@$(BIN)/python -m benchmarks
+
+clean: ## Remove .venv, the caches and everything built
+	@rm -rf .venv build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,169 @@
+"""A partition's clock: drops duplicates, subtracts each source's clock skew, and keeps the watermark.
+
+Everything here is a function of the records in their order; nothing reads the machine's clock.
+"""
+
+import numpy as np
+from msgspec import Struct
+from numba import njit
+
+from schemas.batch import Batch, Flags, Hashes, Ints
+
+DUPLICATE_HORIZON = 600_000
+"""Milliseconds of event time within which a second delivery is dropped."""
+_RECENT = 8
+_REACHED_BY = 3
+"""The watermark is the greatest time that 3 of the last 8 records have reached, so that one wrong clock moves nobody."""
+_SOURCES = 1024
+_SAMPLES = 31
+_SKEW_NOISE = 2_000
+_SKEW_MOST = 900_000
+"""Milliseconds; a source further off than this is late or replayed, not skewed."""
+
+_STATE = np.dtype([
+    ("watermark", "i8"), ("newest", "i8"), ("now", "i8"), ("records", "i8"), ("recent", "i8", (_RECENT,)),
+    ("generation", "i8"), ("active", "i8"), ("seen", "i8", (2,)),
+])  # fmt: skip
+_SOURCE = np.dtype([("name", "u8"), ("count", "i8"), ("skew", "i8"), ("samples", "i8", (_SAMPLES,))])
+
+
+class Ticked(Struct, frozen=True):
+    """Per record of a batch: its corrected `time`, whether it is a `duplicate`, and, once it is in, the partition's
+    `watermark` and the moment `now` at which what it triggers is decided (all ms). `now` never goes back."""
+
+    time: Ints
+    duplicate: Flags
+    watermark: Ints
+    now: Ints
+
+
+@njit(cache=True)
+def _seen_before(tables: Hashes, cell: Ints, active: int, key: np.uint64) -> bool:  # pragma: no cover - compiled
+    """Looks `key` up in both generations and adds it to the active one."""
+    mask = np.uint64(tables.shape[1] - 1)
+    for which in (1 - active, active):
+        at = key & mask
+        while tables[which, at] != 0:
+            if tables[which, at] == key:
+                return True
+            at = (at + np.uint64(1)) & mask
+        if which == active:
+            tables[which, at] = key
+            cell[active] += 1
+    return False
+
+
+@njit(cache=True)
+def _skew_of(sources, name, time, arrived):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """The running median of time less arrival over the source's last records; small and absurd ones are none."""
+    mask = np.uint64(sources.shape[0] - 1)
+    at = name & mask
+    for _ in range(sources.shape[0]):
+        if sources[at].name == name or sources[at].count == 0:
+            break
+        at = (at + np.uint64(1)) & mask
+    row = sources[at]
+    if row.name != name and row.count != 0:
+        return 0
+    row.name = name
+    row.samples[row.count % _SAMPLES] = time - arrived
+    row.count += 1
+    if row.count >= _SAMPLES and row.count % 8 == 7:
+        median = np.sort(row.samples)[_SAMPLES // 2]
+        row.skew = median if _SKEW_NOISE < abs(median) <= _SKEW_MOST else 0
+    return row.skew
+
+
+@njit(cache=True)
+def _advance(state, tables, sources, time, arrived, unique, source, out_time, duplicate, watermark, now):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    me = state[0]
+    for i in range(len(time)):
+        t = time[i]
+        if _seen_before(tables, me.seen, me.active, unique[i]):
+            duplicate[i] = True
+        else:
+            if arrived[i] > 0:
+                t -= _skew_of(sources, source[i], t, arrived[i])
+            me.recent[me.records % _RECENT] = t
+            me.records += 1
+            if me.records >= _REACHED_BY:
+                filled = me.recent[: min(me.records, _RECENT)]
+                reached = np.sort(filled)[len(filled) - _REACHED_BY]
+                me.watermark = max(me.watermark, reached)
+            # Later than anything seen before: a run over a prefix of the records decides the same up to its end.
+            me.now = max(me.newest + 1, t, me.now)
+            me.newest = max(me.newest, t)
+            if me.watermark - me.generation >= DUPLICATE_HORIZON:
+                me.generation = me.watermark
+                me.active = 1 - me.active
+                tables[me.active, :] = 0
+                me.seen[me.active] = 0
+        out_time[i] = t
+        watermark[i] = me.watermark
+        now[i] = me.now
+
+
+class Clock:
+    """The clock of one partition. `tick` takes a batch; every answer depends on the records before it alone."""
+
+    def __init__(self) -> None:
+        self._state = np.zeros(1, _STATE)
+        self._state["watermark"] = self._state["newest"] = self._state["now"] = np.iinfo(np.int64).min // 2
+        self._tables = np.zeros((2, 1 << 12), np.uint64)
+        self._sources = np.zeros(_SOURCES, _SOURCE)
+
+    @property
+    def watermark(self) -> int:
+        """Milliseconds since 1970; far in the past before the first three records."""
+        return int(self._state["watermark"][0])
+
+    @property
+    def now(self) -> int:
+        """The latest moment at which anything was decided, in ms."""
+        return int(self._state["now"][0])
+
+    @property
+    def newest(self) -> int:
+        """The greatest time of any record, in ms."""
+        return int(self._state["newest"][0])
+
+    def tick(self, batch: Batch) -> Ticked:
+        """Advances over `batch`."""
+        n = len(batch)
+        self._make_room(n)
+        out = Ticked(np.empty(n, np.int64), np.zeros(n, np.bool_), np.empty(n, np.int64), np.empty(n, np.int64))
+        _advance(
+            self._state, self._tables, self._sources, batch.time, batch.arrived, batch.unique, batch.source,
+            out.time, out.duplicate, out.watermark, out.now,
+        )  # fmt: skip
+        return out
+
+    def idle_until(self, moment: int) -> int:
+        """Moves the watermark to `moment` (ms) though no record came; returns when what follows from it is decided."""
+        self._state["watermark"] = max(self.watermark, moment)
+        self._state["now"] = max(self.newest + 1, self.now, moment)
+        return self.now
+
+    def _make_room(self, coming: int) -> None:
+        """Keeps both generations' tables at most half full, whatever the batch holds."""
+        size = self._tables.shape[1]
+        needed = 2 * (int(self._state["seen"].max()) + coming)
+        if needed <= size:
+            return
+        while size < needed:
+            size *= 2
+        grown = np.zeros((2, size), np.uint64)
+        _rehash(self._tables, grown)
+        self._tables = grown
+
+
+@njit(cache=True)
+def _rehash(old: Hashes, new: Hashes) -> None:  # pragma: no cover - compiled
+    mask = np.uint64(new.shape[1] - 1)
+    for which in range(2):
+        for key in old[which]:
+            if key != 0:
+                at = key & mask
+                while new[which, at] != 0:
+                    at = (at + np.uint64(1)) & mask
+                new[which, at] = key

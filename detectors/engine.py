@@ -1,0 +1,233 @@
+"""One partition's detection: usage events in, findings and tenants' sums out."""
+
+from typing import NamedTuple
+
+import numpy as np
+from msgspec import Struct
+from xxhash import xxh3_64_hexdigest
+
+from detectors.clock import Clock
+from detectors.geo_shift import Config as GeoShiftConfig
+from detectors.geo_shift import GeoShift
+from detectors.identities import Identities
+from detectors.loop import Config as LoopConfig
+from detectors.loop import Loop
+from detectors.spike import Config as SpikeConfig
+from detectors.spike import Spike
+from detectors.view import Detector, Raised, View
+from detectors.windows import BEHIND, BUCKET, Windows
+from schemas.batch import Batch, Flags, Ints, to_batch
+from schemas.directory import Directory
+from schemas.finding import Cause, Evidence, Finding, TenantBucket
+from schemas.times import format_millis
+from schemas.usage import UsageEvent
+
+DETECTORS = (Spike, Loop, GeoShift)
+"""In the order in which they speak where one event triggers several."""
+
+
+class Config(Struct, frozen=True):
+    """What the detectors need of policy.toml; `version` names the file's content."""
+
+    version: str
+    spike: SpikeConfig
+    loop: LoopConfig
+    geo_shift: GeoShiftConfig
+
+
+class Counts(Struct):
+    """Deliveries taken in, and of these the second ones of an event and those whose bucket had closed."""
+
+    events: int = 0
+    duplicates: int = 0
+    late: int = 0
+
+
+class Standing(NamedTuple):
+    """What an identity's last event said of it."""
+
+    workload: str | None
+    credential_id: str | None
+    identity_trust: str | None
+
+
+class Told(NamedTuple):
+    """A signal and the position in the batch of the event that brought it."""
+
+    at: int
+    signal: Finding | TenantBucket
+
+
+class Partition:
+    """The detection of one partition. What it answers depends on the records in their order, on the policy and on
+    the directory; never on how the records are cut into batches."""
+
+    def __init__(self, number: int, config: Config, directory: Directory) -> None:
+        self._number = number
+        self._policy = config.version
+        self._identities = Identities(directory)
+        self._clock = Clock()
+        self._windows = Windows()
+        self._detectors: tuple[Detector, ...] = (Spike(config.spike), Loop(config.loop), GeoShift(config.geo_shift))
+        self._standings: list[Standing] = []
+        self._empty = to_batch([], [], [])
+        self.counts = Counts()
+
+    @property
+    def identities(self) -> int:
+        """How many identities are known."""
+        return len(self._identities)
+
+    @property
+    def watermark(self) -> int:
+        """In ms since 1970; far in the past before the first records."""
+        return self._clock.watermark
+
+    @property
+    def pending(self) -> bool:
+        """Whether a bucket is open that only later records, or `idle_until`, can close."""
+        return self._windows.pending > 0
+
+    def take(self, batch: Batch) -> list[Told]:
+        """Takes a batch in; returns what it tells, in order."""
+        ticked = self._clock.tick(batch)
+        row = self._identities.rows(batch.events)
+        velocities, closings = self._windows.advance(batch, ticked, row, len(self._identities), self._identities.tiebreak)
+        self.counts.events += len(batch)
+        self.counts.duplicates += int(ticked.duplicate.sum())
+        self.counts.late += int((velocities.late & ~ticked.duplicate).sum())
+        view = View(batch, ticked, row, len(self._identities), velocities, closings)
+        signals = self._signals(view, ticked.now)
+        self._remember_standings(view)
+        return signals
+
+    def idle_until(self, moment: int) -> list[Told]:
+        """Closes what ended by `moment` (ms) though no record says so; returns what that tells."""
+        now = self._clock.idle_until(moment)
+        ticked = self._clock.tick(self._empty)
+        rows = np.empty(0, np.int64)
+        velocities, _ = self._windows.advance(self._empty, ticked, rows, len(self._identities), self._identities.tiebreak)
+        closings = self._windows.close_until(self._clock.watermark, self._identities.tiebreak)
+        view = View(self._empty, ticked, rows, len(self._identities), velocities, closings)
+        return self._signals(view, np.array([now]))
+
+    def close(self) -> list[Told]:
+        """Closes every open bucket: there will be no more records."""
+        if not self.pending:
+            return []
+        return self.idle_until(max(self._clock.now, self._clock.newest + BUCKET) + BEHIND)
+
+    def _signals(self, view: View, now: Ints) -> list[Told]:
+        told: list[tuple[tuple[int, int, int, int], Finding | TenantBucket]] = []
+        for rank, detector in enumerate(self._detectors):
+            for raised in detector.judge(view):
+                order = (raised.at, int(raised.closing < 0), raised.closing, rank)
+                told.append((order, self._finding(view, detector, raised, int(now[raised.at]))))
+        told += self._buckets(view, now)
+        told.sort(key=lambda pair: pair[0])
+        return [Told(order[0], signal) for order, signal in told]
+
+    def _finding(self, view: View, detector: Detector, raised: Raised, now: int) -> Finding:
+        tenant, identity = self._identities.names[raised.row]
+        standing = self._standing(view, raised)
+        cause = None
+        if raised.closing < 0:
+            trigger = view.batch.events[raised.at]
+            cause = Cause(trigger.source, trigger.id)
+            told_by = f"{trigger.source}\0{trigger.id}"
+        else:
+            told_by = str(int(view.closings.end[raised.closing]))
+        offset = int(view.batch.offset[raised.at]) if raised.at < len(view.batch) else -1
+        return Finding(
+            finding_id="f-" + xxh3_64_hexdigest("\0".join((detector.name, tenant, identity, told_by)).encode()),
+            time=format_millis(now),
+            tenant=tenant,
+            identity=identity,
+            kind=detector.kind,
+            severity=raised.severity,
+            score=raised.score,
+            detector=f"{detector.name}@{detector.version}",
+            window=raised.window,
+            observed=raised.observed,
+            baseline=raised.baseline,
+            reason=raised.reason,
+            evidence=Evidence(
+                partition=self._number,
+                offsets=(raised.since, offset),
+                policy=self._policy,
+                detector_version=detector.version,
+                state_digest=raised.digest,
+                cause=cause,
+                usd_per_minute=raised.usd_per_minute,
+                baseline_usd_per_minute=raised.baseline_usd_per_minute,
+                age_seconds=max(0, now - self._windows.first_seen(raised.row)) / 1000,
+                deterministic=raised.deterministic,
+                extreme=raised.extreme,
+                workload=standing.workload,
+                credential_id=standing.credential_id,
+                session_id=view.batch.events[raised.at].data.session_id if raised.session else None,
+                identity_trust=standing.identity_trust,
+                details=raised.details,
+            ),
+        )
+
+    def _standing(self, view: View, raised: Raised) -> Standing:
+        """The identity's standing at the moment it was raised."""
+        if raised.closing < 0:
+            return _standing_in(view.batch.events[raised.at])
+        before = np.flatnonzero((view.row[: raised.at] == raised.row) & self._speaks(view)[: raised.at])
+        return _standing_in(view.batch.events[before[-1]]) if len(before) else self._standings[raised.row]
+
+    def _remember_standings(self, view: View) -> None:
+        for event, row, speaks in zip(view.batch.events, view.row.tolist(), self._speaks(view).tolist(), strict=True):
+            if row >= len(self._standings):
+                self._standings.append(_standing_in(event))
+            elif speaks:
+                self._standings[row] = _standing_in(event)
+
+    @staticmethod
+    def _speaks(view: View) -> Flags:
+        """Which events are evidence about the identity they name."""
+        return ~(view.ticked.duplicate | view.batch.excluded)
+
+    def _buckets(self, view: View, now: Ints) -> list[tuple[tuple[int, int, int, int], TenantBucket]]:
+        """The tenants' sums, in order of (end, tenant's first appearance)."""
+        closings = view.closings
+        if not len(closings):
+            return []
+        out = []
+        tenant_of = self._identities.tenant[closings.row]
+        # Everything that ends at one moment closes at one event.
+        starts = np.flatnonzero(np.diff(closings.end, prepend=closings.end[0] - 1))
+        for first, last in zip(starts, [*starts[1:], len(closings)], strict=True):
+            numbers, member = np.unique(tenant_of[first:last], return_inverse=True)
+            at = int(closings.at[first])
+
+            def total(values: np.ndarray, first: int = first, last: int = last, member: np.ndarray = member, n: int = len(numbers)) -> list[float]:
+                return np.bincount(member, values[first:last], n).tolist()
+
+            tokens, requests, cost = (total(closings.sums[:, m]) for m in range(3))
+            failed, active = total(closings.failed), np.bincount(member).tolist()
+            denied: dict[int, dict[str, int]] = {}
+            for k in np.flatnonzero(closings.denied[first:last]):
+                name = self._identities.names[closings.row[first + k]][1]
+                denied.setdefault(int(member[k]), {})[name] = int(closings.denied[first + k])
+            for k, number in enumerate(numbers.tolist()):
+                bucket = TenantBucket(
+                    time=format_millis(int(now[at])),
+                    tenant=self._identities.tenants[number],
+                    end=format_millis(int(closings.end[first])),
+                    partition=self._number,
+                    identities=active[k],
+                    requests=int(requests[k]),
+                    failures=int(failed[k]),
+                    tokens=tokens[k],
+                    cost_usd=round(cost[k], 9),
+                    denied=denied.get(k, {}),
+                )
+                out.append(((at, 0, int(last), k), bucket))
+        return out
+
+
+def _standing_in(event: UsageEvent) -> Standing:
+    return Standing(event.data.workload, event.data.credential_id, event.data.identity_trust)

@@ -1,0 +1,75 @@
+"""What a detector is shown, and what it answers."""
+
+from typing import Protocol
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from xxhash import xxh3_64_hexdigest
+
+from detectors.clock import Ticked
+from detectors.windows import Closings, Velocities
+from schemas.batch import Batch, Ints
+from schemas.finding import Kind, Severity
+
+
+class View(Struct, frozen=True):
+    """A batch of a partition's events with its clock and windows. `row` is the identity's row per event and
+    `identities` how many rows there are."""
+
+    batch: Batch
+    ticked: Ticked
+    row: Ints
+    identities: int
+    velocities: Velocities
+    closings: Closings
+
+
+class Raised(Struct, frozen=True):
+    """A finding in the making. `at` is the position in the batch, `closing` the closed bucket that told (-1: the
+    event at `at` did), `since` the offset of the first event it speaks of."""
+
+    at: int
+    closing: int
+    row: int
+    since: int
+    severity: Severity
+    score: float
+    window: str
+    observed: float
+    baseline: float
+    reason: str
+    digest: str
+    deterministic: bool = False
+    extreme: bool = False
+    usd_per_minute: float = 0.0
+    baseline_usd_per_minute: float = 0.0
+    session: bool = False
+    """Whether what it speaks of is the event's session alone."""
+    details: dict[str, str | float | int] = {}
+
+
+class Detector(Protocol):
+    """Keeps what it needs per identity; judges batches in order. Answers depend on the records alone, however they
+    are cut into batches."""
+
+    name: str
+    kind: Kind
+    version: int
+
+    def judge(self, view: View) -> list[Raised]:
+        """Scores, then learns, every event and closed bucket of `view`."""
+        ...
+
+
+def digest(state: NDArray[np.void]) -> str:
+    """A name for an identity's state at the moment of a decision."""
+    return xxh3_64_hexdigest(state.tobytes())
+
+
+def amount(value: float) -> str:
+    """A number as people say it: 2.1 M, 48.3 k, 7, 0.04."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.2f}" if 0 < value < 1 else f"{value:.3g}"

@@ -1,0 +1,1 @@
+"""A small AI gateway to try tripswitch with; needs the extra `demo`."""

@@ -1,0 +1,6 @@
+"""Responses: findings and a tenant's activity in, incidents and commands out. Pure: no input or output, no clock."""
+
+from responses.config import Config
+from responses.decider import Decider, Outcome
+
+__all__ = ["Config", "Decider", "Outcome"]

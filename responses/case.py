@@ -1,0 +1,114 @@
+"""One identity's case: its risk, its incident, and the blocks in force."""
+
+import msgspec
+from msgspec import Struct
+
+from responses.config import Config
+from responses.risk import Standing
+from schemas.command import STRICTNESS, Action, Scope
+from schemas.finding import Finding, Kind, Severity
+from schemas.incident import Incident
+from schemas.times import format_millis, parse_millis
+
+_SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
+
+
+class InForce(Struct):
+    """A block that gateways obey now. `expires` in ms; None: until a person ends it."""
+
+    action: Action
+    scope: Scope
+    subject: str
+    expires: int | None
+    since: int
+    command_id: str
+    reason: str
+    manual: bool
+
+
+class Case:
+    """What is known of one identity. Times are in ms of event time."""
+
+    def __init__(self, tenant: str, identity: str, config: Config) -> None:
+        self.tenant = tenant
+        self.identity = identity
+        self.risk = Standing(config.risk)
+        self.blocks: dict[tuple[Scope, str], InForce] = {}
+        self.block_starts: list[int] = []
+        self.denied_at = 0
+        self.found_at = 0
+        self.findings: dict[Kind, Finding] = {}
+        """The strongest finding of each kind in the open incident."""
+        self.incident: Incident | None = None
+
+    def note(self, finding: Finding, config: Config) -> Incident | None:
+        """Adds a finding; returns the incident it opens or updates, None while the risk is too small."""
+        moment = parse_millis(finding.time)
+        self.risk.add(finding)
+        silent = moment - self.found_at if self.found_at else 0
+        self.found_at = moment
+        held = self.findings.get(finding.kind)
+        if held is None or _weight(finding) >= _weight(held):
+            self.findings[finding.kind] = finding
+        risk = self.risk.total(moment)
+        old = self.incident
+        if old is None and risk < config.risk.open:
+            return None
+        ranked = sorted(self.findings.values(), key=_weight, reverse=True)
+        flared = old is not None and silent >= config.risk.raise_again_minutes * 60_000
+        self.incident = Incident(
+            incident_id=old.incident_id if old else f"inc-{finding.finding_id[2:]}",
+            tenant=self.tenant,
+            identity=self.identity,
+            opened=old.opened if old else finding.time,
+            updated=finding.time,
+            closed=None,
+            state="open",
+            kinds=[f.kind for f in ranked],
+            risk=round(risk, 2),
+            severity=max((f.severity for f in ranked), key=_SEVERITIES.index),
+            usd_per_minute=finding.evidence.usd_per_minute,
+            baseline_usd_per_minute=finding.evidence.baseline_usd_per_minute,
+            headline=ranked[0].reason,
+            response=old.response if old else "alert",
+            finding_ids=[*(old.finding_ids if old else []), finding.finding_id][-100:],
+            command_ids=old.command_ids if old else [],
+            raised=[*(old.raised if old else []), *([finding.time] if flared else [])],
+        )
+        return self.incident
+
+    def close(self, moment: int) -> Incident | None:
+        """Closes the incident; the next finding opens another."""
+        if self.incident is None:
+            return None
+        time = format_millis(moment)
+        closed = msgspec.structs.replace(self.incident, state="closed", closed=time, updated=time)
+        self.incident = None
+        self.findings.clear()
+        return closed
+
+    def responded(self, action: Action, command_id: str, time: str) -> Incident | None:
+        """Writes a command into the incident, whose `response` is the strongest yet."""
+        if self.incident is None:
+            return None
+        strongest = self.incident.response
+        if action != "restore" and (strongest == "alert" or STRICTNESS[action] > STRICTNESS[strongest]):
+            strongest = action
+        self.incident = msgspec.structs.replace(
+            self.incident, response=strongest, updated=time, command_ids=[*self.incident.command_ids, command_id]
+        )
+        return self.incident
+
+    def strictest(self) -> int:
+        """The strictness of the strictest block in force; 0 without one."""
+        return max((STRICTNESS[block.action] for block in self.blocks.values()), default=0)
+
+    def blocks_within_day(self, moment: int) -> int:
+        """How many blocks began within the last 24 hours."""
+        self.block_starts = [start for start in self.block_starts if start > moment - 86_400_000]
+        return len(self.block_starts)
+
+
+def _weight(finding: Finding) -> tuple[bool, int, float]:
+    return finding.evidence.deterministic, _SEVERITIES.index(finding.severity), finding.score
+

@@ -1,0 +1,223 @@
+"""Decides: signals of tenants in, incidents and commands out. One per partition of `llm.signals`.
+
+Its clock is the signals' own time. What it answers depends on the signals and requests in their order, on the policy
+and on the directory alone.
+"""
+
+import heapq
+
+from xxhash import xxh3_64_hexdigest
+
+from responses.case import Case, InForce
+from responses.config import Config
+from responses.guards import Caps, approval_of, forbidden, weakened
+from responses.ladder import Answer, answer
+from schemas.command import STRICTNESS, Action, Command, Limits, Scope
+from schemas.directory import Directory
+from schemas.finding import Finding, Signal, TenantBucket
+from schemas.incident import Incident
+from schemas.request import Request
+from schemas.times import format_millis, parse_millis
+
+Outcome = Incident | Command
+
+
+class Decider:
+    """Keeps a case per identity of its tenants, and answers every signal with what follows from it, in order."""
+
+    def __init__(self, config: Config, directory: Directory) -> None:
+        self._config = config
+        self._directory = directory
+        self._caps = Caps(config.response)
+        self._cases: dict[tuple[str, str], Case] = {}
+        self._epochs: dict[tuple[str, Scope, str], int] = {}
+        self._due: list[tuple[int, str, str]] = []
+        self._now = 0
+
+    @property
+    def now(self) -> int:
+        """The clock, in ms of event time."""
+        return self._now
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something will fall due though no signal comes: a block that ends, an incident that closes."""
+        return bool(self._due)
+
+    def take(self, signal: Signal, arrived: int = 0) -> list[Outcome]:
+        """What follows from a signal that reached us at `arrived` (ms of the broker's clock; 0: unknown)."""
+        out = self.wait_until(parse_millis(signal.time))
+        if isinstance(signal, Finding):
+            out += self._found(signal, arrived)
+        elif isinstance(signal, TenantBucket):
+            for identity in signal.denied:
+                case = self._cases.get((signal.tenant, identity))
+                if case is not None:
+                    case.denied_at = self._now
+        return out
+
+    def wait_until(self, moment: int) -> list[Outcome]:
+        """Moves the clock to `moment` (ms); what falls due by then happens now."""
+        self._now = max(self._now, moment)
+        out: list[Outcome] = []
+        while self._due and self._due[0][0] <= self._now:
+            _, tenant, identity = heapq.heappop(self._due)
+            out += self._review(self._cases[tenant, identity])
+        return out
+
+    def order(self, request: Request) -> list[Outcome]:
+        """Carries a person's order out. It holds until a person ends it, over whatever we decide ourselves."""
+        out = self.wait_until(parse_millis(request.time))
+        case = self._case(request.tenant, request.identity)
+        reason = f"{request.by}: {request.reason}"
+        if request.action == "restore":
+            scopes = {*case.blocks, ("identity", request.identity)}
+            for scope, subject in sorted(scopes):
+                out += self._restore(case, scope, subject, reason, request.request_id, manual=True)
+            return out
+        return out + self._block(case, Answer(request.action, "identity", request.identity), reason, request.request_id, None, manual=True)
+
+    # -- findings -------------------------------------------------------------------------------------------------
+
+    def _found(self, finding: Finding, arrived: int) -> list[Outcome]:
+        if approval_of(finding, self._directory) is not None:
+            return []
+        case = self._case(finding.tenant, finding.identity)
+        incident = case.note(finding, self._config)
+        if incident is None:
+            return []
+        self._look_again(case, self._now + self._quiet)
+        response = self._config.response
+        if forbidden(finding, self._directory, response, arrived) is not None:
+            return [incident]
+        escaped = any(scope == "session" and self._now - block.since > response.renew_seconds * 1000 for (scope, _), block in case.blocks.items())
+        wanted = answer(finding, case.risk.families(self._now), case.risk.total(self._now), response, escaped=escaped)
+        if wanted is None or STRICTNESS[wanted.action] <= self._strictness_over(case, wanted):
+            return [incident]
+        if not wanted.exempt and self._caps.reached(case.tenant, case.identity, self._now):
+            wanted = Answer(weakened(wanted.action), wanted.scope, wanted.subject)
+            if STRICTNESS[wanted.action] <= self._strictness_over(case, wanted):
+                return [incident]
+            incident = None
+        out = self._block(case, wanted, finding.reason, finding.finding_id, finding)
+        # The incident as it stands after the block says all that it said before.
+        return out if out else [incident] if incident is not None else []
+
+    def _strictness_over(self, case: Case, wanted: Answer) -> int:
+        """The strictness of what already blocks all that `wanted` would."""
+        wide = [block for (scope, subject), block in case.blocks.items() if scope == "identity" or (scope, subject) == (wanted.scope, wanted.subject)]
+        return max((STRICTNESS[block.action] for block in wide), default=0)
+
+    # -- commands -------------------------------------------------------------------------------------------------
+
+    def _block(self, case: Case, wanted: Answer, reason: str, cause: str, finding: Finding | None, *, manual: bool = False) -> list[Outcome]:
+        held = case.blocks.get((wanted.scope, wanted.subject))
+        if held is not None and held.manual and not manual and STRICTNESS[held.action] >= STRICTNESS[wanted.action]:
+            return []
+        lasting = manual or wanted.action == "revoke" or case.blocks_within_day(self._now) + 1 >= self._config.response.permanent_after_blocks
+        escalates = held is not None or bool(case.blocks)
+        if escalates and not manual:
+            # One flare-up that climbs the ladder is one block, not two.
+            lasting = wanted.action == "revoke" or any(block.expires is None for block in case.blocks.values())
+        expires = None if lasting else self._now + self._period(wanted.action)
+        limits = self._limits(finding) if wanted.action == "throttle" else None
+        command = self._command(case, wanted.action, wanted.scope, wanted.subject, expires, reason, cause, manual=manual, limits=limits)
+        if not escalates:
+            case.block_starts.append(self._now)
+            self._caps.count(case.tenant, case.identity, self._now)
+        case.blocks[wanted.scope, wanted.subject] = InForce(
+            wanted.action, wanted.scope, wanted.subject, expires, held.since if held else self._now, command.command_id, reason, manual
+        )
+        if expires is not None:
+            self._look_again(case, expires - int(self._config.response.renew_seconds * 1000))
+        incident = case.responded(wanted.action, command.command_id, command.time)
+        return [command, *([incident] if incident else [])]
+
+    def _restore(self, case: Case, scope: Scope, subject: str, reason: str, cause: str, *, manual: bool = False) -> list[Outcome]:
+        case.blocks.pop((scope, subject), None)
+        command = self._command(case, "restore", scope, subject, None, reason, cause, manual=manual)
+        incident = case.responded("restore", command.command_id, command.time)
+        self._look_again(case, self._now + self._quiet)
+        return [command, *([incident] if incident else [])]
+
+    def _command(
+        self, case: Case, action: Action, scope: Scope, subject: str, expires: int | None, reason: str, cause: str,
+        *, manual: bool = False, limits: Limits | None = None,
+    ) -> Command:  # fmt: skip
+        key = (case.tenant, scope, subject)
+        epoch = max(self._epochs.get(key, 0) + 1, self._now)
+        self._epochs[key] = epoch
+        incident = case.incident
+        return Command(
+            command_id="cmd-" + xxh3_64_hexdigest("\0".join((case.tenant, scope, subject, action, cause)).encode()),
+            time=format_millis(self._now),
+            tenant=case.tenant,
+            identity=case.identity,
+            scope=scope,
+            subject=subject,
+            action=action,
+            epoch=epoch,
+            expires_at=None if expires is None else format_millis(expires),
+            mode=self._config.response.mode,
+            reason=reason,
+            incident_id=incident.incident_id if incident else f"inc-{cause}",
+            finding_ids=incident.finding_ids if incident else [],
+            policy=self._config.version,
+            manual=manual,
+            limits=limits,
+        )
+
+    # -- what falls due -------------------------------------------------------------------------------------------
+
+    def _review(self, case: Case) -> list[Outcome]:
+        """Renews or ends the blocks that expire, and closes an incident that has been quiet."""
+        out: list[Outcome] = []
+        response, now = self._config.response, self._now
+        for (scope, subject), block in sorted(case.blocks.items()):
+            if block.expires is None or now < block.expires - response.renew_seconds * 1000:
+                continue
+            active = max(case.denied_at, case.found_at)
+            if active > block.expires - response.renew_if_active_seconds * 1000:
+                block.expires = now + self._period(block.action)
+                reason = f"still active; {block.reason}"
+                command = self._command(case, block.action, scope, subject, block.expires, reason, f"renew:{block.command_id}")
+                block.command_id = command.command_id
+                incident = case.responded(block.action, command.command_id, command.time)
+                out += [command, *([incident] if incident else [])]
+            elif now >= block.expires:
+                out += self._restore(case, scope, subject, "expired: quiet since", f"expiry:{block.command_id}")
+        upcoming = [int(block.expires - response.renew_seconds * 1000) for block in case.blocks.values() if block.expires is not None]
+        # A block that may yet be renewed is looked at once more at its expiry itself.
+        for due, expires in ((due, due + int(response.renew_seconds * 1000)) for due in upcoming):
+            self._look_again(case, due if due > now else expires)
+        quiet_since = max(case.found_at, case.denied_at)
+        if case.incident is not None and not upcoming and now - quiet_since >= self._quiet:
+            closed = case.close(now)
+            out += [closed] if closed else []
+        elif case.incident is not None and not upcoming:
+            self._look_again(case, quiet_since + self._quiet)
+        return out
+
+    def _look_again(self, case: Case, moment: int) -> None:
+        entry = (max(moment, self._now + 1), case.tenant, case.identity)
+        heapq.heappush(self._due, entry)
+
+    @property
+    def _quiet(self) -> int:
+        return int(self._config.risk.quiet_minutes * 60_000)
+
+    def _period(self, action: Action) -> int:
+        response = self._config.response
+        return int((response.suspend_minutes if action == "suspend" else response.throttle_minutes) * 60_000)
+
+    def _limits(self, finding: Finding | None) -> Limits:
+        """A throttle leaves the identity its own usual rate."""
+        usual = finding.evidence.details.get("usual_requests_per_minute", 0.0) if finding else 0.0
+        least = self._config.response.throttle_least_rpm
+        return Limits(rpm=max(least, round(usual)) if isinstance(usual, int | float) else least)
+
+    def _case(self, tenant: str, identity: str) -> Case:
+        key = (tenant, identity)
+        if key not in self._cases:
+            self._cases[key] = Case(tenant, identity, self._config)
+        return self._cases[key]

@@ -1,0 +1,60 @@
+"""What forbids a block, whatever the evidence."""
+
+from collections import deque
+
+from responses.config import FAMILY, Block, Response
+from schemas.directory import Approval, Directory
+from schemas.finding import Finding
+from schemas.times import parse_millis
+
+
+def approval_of(finding: Finding, directory: Directory) -> Approval | None:
+    """The approval that covers a finding of the velocity family: planned activity within its multiplier."""
+    if FAMILY[finding.kind] != "velocity":
+        return None
+    moment = parse_millis(finding.time)
+    for approval in directory.approvals:
+        if approval.identity == finding.identity and approval.covers(moment):
+            if finding.baseline <= 0 or finding.observed <= approval.max_multiplier * finding.baseline:
+                return approval
+    return None
+
+
+def forbidden(finding: Finding, directory: Directory, response: Response, arrived: int) -> str | None:
+    """Why no block may follow from `finding`, or None. `arrived` is when it reached us in ms (0: unknown)."""
+    entry = directory.identities.get(finding.identity)
+    if entry is not None and entry.protected:
+        return "the directory protects this identity"
+    if finding.evidence.identity_trust == "request_body":
+        return "the caller chose this name itself: its owner is not to blame"
+    if arrived and arrived - parse_millis(finding.time) > response.backlog_seconds * 1000:
+        return "found behind a backlog"
+    if not finding.evidence.deterministic and finding.evidence.age_seconds < response.grace_minutes * 60:
+        return "the identity is too new to judge"
+    return None
+
+
+class Caps:
+    """How many identities were blocked within the window, per tenant and in all."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self._blocks: deque[tuple[int, str, str]] = deque()
+
+    def reached(self, tenant: str, identity: str, moment: int) -> bool:
+        """Whether one more identity may not be blocked at `moment` (ms)."""
+        window = self._response.cap_window_minutes * 60_000
+        while self._blocks and self._blocks[0][0] < moment - window:
+            self._blocks.popleft()
+        others = {(t, i) for _, t, i in self._blocks if (t, i) != (tenant, identity)}
+        of_tenant = sum(t == tenant for t, _ in others)
+        return of_tenant >= self._response.cap_tenant or len(others) >= self._response.cap_all
+
+    def count(self, tenant: str, identity: str, moment: int) -> None:
+        """Takes note of a block."""
+        self._blocks.append((moment, tenant, identity))
+
+
+def weakened(block: Block) -> Block:
+    """What is left of a response once the cap is reached: a cap must not shield the real thief behind decoys."""
+    return "downgrade" if block == "downgrade" else "throttle"

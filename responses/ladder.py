@@ -1,0 +1,41 @@
+"""Which response the evidence asks for, and how narrow it can be."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from responses.config import FAMILY, Block, Family, Response
+from schemas.command import STRICTNESS, Scope
+from schemas.finding import Finding
+
+
+class Answer(Struct, frozen=True):
+    """A block on `subject` within `scope`; `exempt` from the caps when a deterministic rule told."""
+
+    action: Block
+    scope: Scope
+    subject: str
+    exempt: bool = False
+
+
+def answer(finding: Finding, families: Sequence[Family], risk: float, response: Response, *, escaped: bool) -> Answer | None:
+    """The block that a finding, with the families that hold risk by now, asks for; None where an alert is enough.
+
+    `escaped` tells that a narrower block is in force and did not stop it. The place alone never blocks.
+    """
+    evidence = finding.evidence
+    ladder = response.ladder(evidence.workload)
+    answers: list[Answer] = []
+    if evidence.deterministic:
+        narrow = evidence.session_id is not None and not escaped
+        scope, subject = ("session", evidence.session_id) if narrow and evidence.session_id else ("identity", finding.identity)
+        answers.append(Answer(ladder.deterministic, scope, subject, exempt=True))
+    if evidence.extreme:
+        answers.append(Answer(ladder.extreme, "identity", finding.identity))
+    if len(families) >= response.families_to_block and risk >= response.block_risk:
+        if "place" in families and evidence.credential_id and FAMILY[finding.kind] in ("place", "velocity", "sharing", "mix", "sleep"):
+            # Theft blocks the credential: rotating it heals.
+            answers.append(Answer(ladder.theft, "credential", evidence.credential_id))
+        else:
+            answers.append(Answer(ladder.families, "identity", finding.identity))
+    return max(answers, key=lambda a: (STRICTNESS[a.action], a.scope == "session"), default=None)

@@ -1,0 +1,14 @@
+"""A record that could not be read: why, and its bytes."""
+
+from msgspec import Struct
+
+
+class DeadLetter(Struct, frozen=True):
+    """`raw` holds the record's bytes (base64 in JSON). `offset` is its place in `topic`/`partition`; `time` RFC 3339."""
+
+    time: str
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    raw: bytes

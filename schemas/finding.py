@@ -1,0 +1,97 @@
+"""What `detect` publishes on `llm.signals`: findings, and each tenant's sums per closed bucket."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+Kind = Literal[
+    "spike", "tenant_spike", "drift", "loop", "geo_shift", "shared_credential",
+    "model_shift", "failure_burst", "dormant", "entitlement", "quota", "evasion",
+]  # fmt: skip
+Severity = Literal["info", "low", "medium", "high", "critical"]
+
+
+class Cause(Struct, frozen=True):
+    """The usage event that triggered a finding."""
+
+    source: str
+    id: str
+
+
+class Evidence(Struct, frozen=True, omit_defaults=True):
+    """Enough to compute a finding again, and what a response has to know.
+
+    `partition` and `offsets` (first, last) say where the events lie in `llm.usage` (in a replay: the line, from 0).
+    `deterministic` marks a rule that needs no second family to block; `extreme` an excursion great and long enough
+    to block alone. USD figures are per minute.
+    """
+
+    partition: int
+    offsets: tuple[int, int]
+    policy: str
+    detector_version: int
+    state_digest: str
+    cause: Cause | None = None
+    usd_per_minute: float = 0.0
+    baseline_usd_per_minute: float = 0.0
+    age_seconds: float = 0.0
+    deterministic: bool = False
+    extreme: bool = False
+    workload: str | None = None
+    credential_id: str | None = None
+    session_id: str | None = None
+    identity_trust: str | None = None
+    details: dict[str, str | float | int] = {}
+
+
+class Finding(Struct, frozen=True, tag_field="type", tag="llm.finding.v1"):
+    """One detector's word on one identity. `time` is when it could be decided; `window` the span it judges.
+
+    `observed` and `baseline` share the unit that `reason` names. `score` is 0 to 1: how far beyond the policy's
+    threshold, saturating.
+    """
+
+    finding_id: str
+    time: str
+    tenant: str
+    identity: str
+    kind: Kind
+    severity: Severity
+    score: float
+    detector: str
+    window: str
+    observed: float
+    baseline: float
+    reason: str
+    evidence: Evidence
+
+
+class TenantBucket(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.tenant_bucket.v1"):
+    """The sums of a tenant's identities in one partition over one closed bucket of 10 s that ended at `end`.
+
+    `denied` counts, per identity, the calls that gateways refused on our word: a block stays while they come.
+    """
+
+    time: str
+    tenant: str
+    end: str
+    partition: int
+    identities: int
+    requests: int
+    failures: int
+    tokens: float
+    cost_usd: float
+    denied: dict[str, int] = {}
+
+
+class Tick(Struct, frozen=True, tag_field="type", tag="llm.tick.v1"):
+    """Moves the clock of an idle partition; written by the worker that owns it."""
+
+    time: str
+
+
+Signal = Finding | TenantBucket | Tick
+
+encode = msgspec.json.Encoder(order="deterministic").encode
+decode_signal = msgspec.json.Decoder(Signal).decode

@@ -1,0 +1,35 @@
+"""The topics, and which of their settings matter."""
+
+from msgspec import Struct
+
+USAGE = "llm.usage"
+SIGNALS = "llm.signals"
+INCIDENTS = "llm.incidents"
+REQUESTS = "llm.requests"
+KILLSWITCH = "llm.killswitch"
+AUDIT = "llm.killswitch.audit"
+ACKS = "llm.killswitch.acks"
+DEAD_LETTERS = "llm.dead-letters"
+
+_DAY = 24 * 3600 * 1000
+
+
+class Topic(Struct, frozen=True):
+    """A topic's name and broker settings."""
+
+    name: str
+    config: dict[str, str]
+
+
+TOPICS = (
+    # The broker's own stamp: a gateway's clock decides nothing about lateness or backlog.
+    Topic(USAGE, {"retention.ms": str(7 * _DAY), "message.timestamp.type": "LogAppendTime", "max.message.bytes": "2097152"}),
+    Topic(SIGNALS, {"retention.ms": str(7 * _DAY)}),
+    Topic(INCIDENTS, {"retention.ms": str(30 * _DAY)}),
+    Topic(REQUESTS, {"retention.ms": str(30 * _DAY)}),
+    # Compacted, and a tombstone stays a week: a gateway that was away for days still sees what was given back.
+    Topic(KILLSWITCH, {"cleanup.policy": "compact", "delete.retention.ms": str(7 * _DAY), "segment.ms": str(_DAY)}),
+    Topic(AUDIT, {"retention.ms": "-1"}),
+    Topic(ACKS, {"retention.ms": str(30 * _DAY)}),
+    Topic(DEAD_LETTERS, {"retention.ms": str(30 * _DAY), "max.message.bytes": "4194304"}),
+)

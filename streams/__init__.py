@@ -1,0 +1,1 @@
+"""The Faust apps, the offline replay and the command line."""

@@ -1,0 +1,185 @@
+"""The offline road: usage events of a file through detection and decision, without a broker."""
+
+import gzip
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from aiokafka.partitioner import murmur2
+from msgspec import Struct
+
+from detectors import Partition
+from responses import Decider, Outcome
+from schemas.batch import to_batch
+from schemas.command import Command
+from schemas.directory import Directory
+from schemas.finding import Finding, Signal, encode
+from schemas.incident import Incident
+from schemas.usage import UsageEvent
+from streams.intake import FileIntake
+from streams.policy import Loaded
+
+
+class EventsError(ValueError):
+    """An events file that can't be read; says which and why."""
+
+
+class Summary(Struct):
+    """`summary.json`. `events` are accepted deliveries, duplicates and late ones included."""
+
+    events: int
+    duplicates: int
+    late: int
+    rejected: int
+    identities: int
+    findings: int
+    incidents: int
+    commands: int
+    seconds: float
+    cpu_seconds: float
+    events_per_second: float
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """Where Kafka's default partitioner puts a key."""
+    return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+
+
+@contextmanager
+def open_events(path: str) -> Iterator[IO[bytes]]:
+    """The lines of a .jsonl or .jsonl.gz file, or of standard input (`-`).
+
+    Raises:
+        EventsError: there is no such file, or it can't be opened.
+    """
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        with Path(path).open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            yield gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[misc]
+    except OSError as error:
+        raise EventsError(f"{path}: {error.strerror or error}") from error
+    except EOFError as error:
+        raise EventsError(f"{path}: the gzip file ends in the middle: was it still being written?") from error
+
+
+class Replay:
+    """Detection and decision over the lines of one file, split over `partitions` as Kafka would split it."""
+
+    def __init__(self, policy: Loaded, directory: Directory, partitions: int = 1) -> None:
+        self._partitions = [Partition(n, policy.for_detectors, directory) for n in range(partitions)]
+        self._deciders = [Decider(policy.for_responses, directory) for _ in range(partitions)]
+        self._offsets = [0] * partitions
+        self._intake = FileIntake()
+        self.findings: list[Finding] = []
+        self.commands: list[Command] = []
+        self.incidents: dict[str, Incident] = {}
+
+    def run(self, lines: IO[bytes], chunk: int, on_rejected: Callable[[int, str], None], on_chunk: Callable[[int], None]) -> None:
+        """Takes every line in, `chunk` at a time. Calls back with each dead letter's line number (from 1) and reason,
+        and with the number of lines after each chunk."""
+        numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
+        filled = ((number, line) for number, line in numbered if line)
+        while part := list(islice(filled, chunk)):
+            self._take(self._intake.admit(part), on_rejected)
+            on_chunk(len(part))
+        self._take(self._intake.finish(), on_rejected)
+        for partition in self._partitions:
+            for told in partition.close():
+                self._decide(told.signal)
+
+    def _take(self, admitted: Iterator[tuple[int, UsageEvent | str]], on_rejected: Callable[[int, str], None]) -> None:
+        shares: list[tuple[list[int], list[UsageEvent]]] = [([], []) for _ in self._partitions]
+        for order, (line, event) in enumerate(admitted):
+            if isinstance(event, str):
+                on_rejected(line, event)
+                continue
+            orders, events = shares[partition_of(event.subject, len(shares)) if len(shares) > 1 else 0]
+            orders.append(order)
+            events.append(event)
+        told: list[tuple[int, int, Signal]] = []
+        for number, (orders, events) in enumerate(shares):
+            if events:
+                first = self._offsets[number]
+                self._offsets[number] += len(events)
+                batch = to_batch(events, range(first, first + len(events)), [0] * len(events))
+                told += [(orders[at], number, signal) for at, signal in self._partitions[number].take(batch)]
+        # As they would arrive: in the order of the events that brought them, whatever the chunk.
+        for _, _, signal in sorted(told, key=lambda entry: entry[0]) if len(shares) > 1 else told:
+            self._decide(signal)
+
+    def _decide(self, signal: Signal) -> None:
+        if isinstance(signal, Finding):
+            self.findings.append(signal)
+        decider = self._deciders[partition_of(getattr(signal, "tenant", "-"), len(self._deciders)) if len(self._deciders) > 1 else 0]
+        self._note(decider.take(signal))
+
+    def _note(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Command):
+                self.commands.append(outcome)
+            else:
+                self.incidents[outcome.incident_id] = outcome
+
+    def summary(self, seconds: float, cpu_seconds: float) -> Summary:
+        """The counts so far."""
+        counts = [partition.counts for partition in self._partitions]
+        events = sum(c.events for c in counts)
+        return Summary(
+            events=events,
+            duplicates=sum(c.duplicates for c in counts),
+            late=sum(c.late for c in counts),
+            rejected=self._intake.rejected,
+            identities=sum(partition.identities for partition in self._partitions),
+            findings=len(self.findings),
+            incidents=len(self.incidents),
+            commands=len(self.commands),
+            seconds=round(seconds, 3),
+            cpu_seconds=round(cpu_seconds, 3),
+            events_per_second=round(events / seconds, 1) if seconds else 0.0,
+        )
+
+
+def replay(
+    events: str, out: Path, policy: Loaded, directory: Directory, *, partitions: int = 1, chunk: int = 4096,
+    on_rejected: Callable[[int, str], None] = lambda line, reason: None, on_chunk: Callable[[int], None] = lambda lines: None,
+) -> Summary:  # fmt: skip
+    """Replays `events` and writes findings.jsonl, incidents.jsonl, commands.jsonl and summary.json into `out`.
+
+    Nothing is left half written: the files appear together, or not at all.
+
+    Raises:
+        EventsError: the events can't be read.
+        OSError: `out` can't be written.
+    """
+    started, cpu = time.perf_counter(), time.process_time()
+    road = Replay(policy, directory, partitions)
+    with open_events(events) as lines:
+        road.run(lines, chunk, on_rejected, on_chunk)
+    summary = road.summary(time.perf_counter() - started, time.process_time() - cpu)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        _write_lines(Path(scratch, "findings.jsonl"), road.findings)
+        _write_lines(Path(scratch, "incidents.jsonl"), sorted(road.incidents.values(), key=lambda i: (i.opened, i.incident_id)))
+        _write_lines(Path(scratch, "commands.jsonl"), road.commands)
+        Path(scratch, "summary.json").write_text(json.dumps(msgspec.to_builtins(summary), indent=1) + "\n")
+        for name in ("findings.jsonl", "incidents.jsonl", "commands.jsonl", "summary.json"):
+            shutil.move(Path(scratch, name), out / name)
+    return summary
+
+
+def _write_lines(path: Path, rows: list[Finding] | list[Incident] | list[Command]) -> None:
+    with path.open("wb") as file:
+        for row in rows:
+            file.write(encode(row) + b"\n")
