@@ -84,6 +84,11 @@ class Partition:
         return self._clock.watermark
 
     @property
+    def newest(self) -> int:
+        """The greatest time of any record, in ms."""
+        return self._clock.newest
+
+    @property
     def pending(self) -> bool:
         """Whether a bucket is open that only later records, or `idle_until`, can close."""
         return self._windows.pending > 0

@@ -14,10 +14,10 @@ from schemas.finding import Kind
 _PLACES = 8
 _EARTH_KM = 6371.0
 _ROW = np.dtype([
-    ("told", "i8"), ("told_by", "i8"), ("calls", "i8"), ("first", "i8"), ("here", "i8"),
+    ("calls", "i8"), ("first", "i8"), ("here", "i8"), ("hours", "i4"), ("hour", "i8"),
     ("country", "u8", (_PLACES,)), ("asn", "i8", (_PLACES,)), ("latitude", "f4", (_PLACES,)), ("longitude", "f4", (_PLACES,)),
     ("accuracy", "f4", (_PLACES,)), ("seen", "i8", (_PLACES,)), ("since", "i8", (_PLACES,)), ("count", "i4", (_PLACES,)),
-    ("suspect", "i1", (_PLACES,)), ("alternated", "i4", (_PLACES,)), ("offset", "i8", (_PLACES,)),
+    ("suspect", "i1", (_PLACES,)), ("alternated", "i4", (_PLACES,)), ("told", "i1", (_PLACES,)), ("offset", "i8", (_PLACES,)),
 ])  # fmt: skip
 _NEW_PLACE, _TRAVEL = 1, 2
 
@@ -26,7 +26,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """`[geo_shift]` of policy.toml."""
 
     warm_up_calls: int
-    warm_up_seconds: float
+    warm_up_hours: int
     calls_to_tell: int
     travel_km: float
     travel_kmh: float
@@ -34,7 +34,6 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     accuracy_factor: float
     alternations: int
     trusted_after_hours: float
-    repeat_finding_seconds: float
 
 
 class GeoShift:
@@ -42,7 +41,8 @@ class GeoShift:
 
     What it detects:
         A *place* is a country and a network (AS number). Up to eight are learnt per identity. A place whose country
-        and whose network are both new, with `calls_to_tell` calls from it, is told once the identity has a history.
+        and whose network are both new, with `calls_to_tell` calls from it, is told once, when the identity has a history
+        of `warm_up_calls` calls in `warm_up_hours` distinct hours.
         *Impossible travel*: calls that go back and forth, `alternations` times, between a known and the new place
         faster than `travel_kmh`, over at least `travel_km` after `accuracy_factor` times both accuracy radii.
 
@@ -65,14 +65,14 @@ class GeoShift:
         self.rows = Rows(_ROW)
 
     def judge(self, view: View) -> list[Raised]:
-        """One finding when the place is told, one when travel proves impossible, then one every few minutes."""
+        """One finding when a place is told, and one when travel proves impossible."""
         batch, n, c = view.batch, len(view.batch), self._config
         at, how, place, states = np.empty(n, np.int64), np.empty(n, np.int8), np.empty(n, np.int64), np.empty(n, _ROW)
         told = _judge(
             self.rows.reach(view.identities), view.row, view.ticked.time, view.ticked.duplicate, batch.excluded,
             batch.offset, batch.country, batch.asn, batch.latitude, batch.longitude, batch.accuracy,
-            c.warm_up_calls, c.warm_up_seconds * 1000, c.calls_to_tell, c.travel_km, c.travel_kmh, c.default_accuracy_km,
-            c.accuracy_factor, c.alternations, c.trusted_after_hours * 3_600_000, c.repeat_finding_seconds * 1000,
+            c.warm_up_calls, c.warm_up_hours, c.calls_to_tell, c.travel_km, c.travel_kmh, c.default_accuracy_km,
+            c.accuracy_factor, c.alternations, c.trusted_after_hours * 3_600_000,
             at, how, place, states,
         )  # fmt: skip
         return [self._raised(view, int(at[k]), int(how[k]), int(place[k]), states[k : k + 1]) for k in range(told)]
@@ -107,7 +107,7 @@ def _apart(lat_a, lon_a, lat_b, lon_b):  # type: ignore[no-untyped-def]  # pragm
 
 
 @njit(cache=True)
-def _judge(rows, row_of, time, duplicate, excluded, offset, country, asn, latitude, longitude, accuracy, warm_calls, warm_ms, enough, far_km, fast_kmh, default_km, factor, alternations, trusted_ms, again, out_at, out_how, out_place, out_state):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _judge(rows, row_of, time, duplicate, excluded, offset, country, asn, latitude, longitude, accuracy, warm_calls, warm_hours, enough, far_km, fast_kmh, default_km, factor, alternations, trusted_ms, out_at, out_how, out_place, out_state):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     told = 0
     for i in range(len(time)):
         if duplicate[i] or excluded[i] or country[i] == 0 or asn[i] < 0:
@@ -124,7 +124,7 @@ def _judge(rows, row_of, time, duplicate, excluded, offset, country, asn, latitu
             if row.suspect[k] == 0:
                 new_country = new_country and row.country[k] != country[i]
                 new_asn = new_asn and row.asn[k] != asn[i]
-        warm = row.calls >= warm_calls and t - row.first >= warm_ms
+        warm = row.calls >= warm_calls and row.hours >= warm_hours
         if at < 0:
             for k in range(_PLACES):
                 if row.count[k] == 0:
@@ -141,6 +141,7 @@ def _judge(rows, row_of, time, duplicate, excluded, offset, country, asn, latitu
             row.accuracy[at] = default_km if np.isnan(accuracy[i]) else accuracy[i]
             row.count[at] = 0
             row.alternated[at] = 0
+            row.told[at] = 0
             row.since[at] = t
             row.seen[at] = t
             row.offset[at] = offset[i]
@@ -163,16 +164,18 @@ def _judge(rows, row_of, time, duplicate, excluded, offset, country, asn, latitu
             row.first = t
         if row.suspect[at] == 0:
             row.calls += 1
+            if t // 3_600_000 != row.hour:
+                row.hour = t // 3_600_000
+                row.hours += 1
             continue
         how = 0
         if row.alternated[at] >= alternations:
             how = _TRAVEL
         elif row.count[at] >= enough:
             how = _NEW_PLACE
-        if how == 0 or (t - row.told < again and how <= row.told_by):
+        if how <= row.told[at]:
             continue
-        row.told = t
-        row.told_by = how
+        row.told[at] = how
         out_at[told] = i
         out_how[told] = how
         out_place[told] = at

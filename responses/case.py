@@ -47,6 +47,7 @@ class Case:
         self.risk.add(finding)
         silent = moment - self.found_at if self.found_at else 0
         self.found_at = moment
+        worse = finding.kind not in self.findings or _weight(finding) > max(map(_weight, self.findings.values()))
         held = self.findings.get(finding.kind)
         if held is None or _weight(finding) >= _weight(held):
             self.findings[finding.kind] = finding
@@ -55,7 +56,7 @@ class Case:
         if old is None and risk < config.risk.open:
             return None
         ranked = sorted(self.findings.values(), key=_weight, reverse=True)
-        flared = old is not None and silent >= config.risk.raise_again_minutes * 60_000
+        flared = old is not None and worse and silent >= config.risk.raise_again_minutes * 60_000
         self.incident = Incident(
             incident_id=old.incident_id if old else f"inc-{finding.finding_id[2:]}",
             tenant=self.tenant,

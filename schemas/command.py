@@ -107,6 +107,7 @@ def claims(command: Command, *, issuer: str, issued: int, contact: str) -> dict[
             "evidence_sha256": hashlib.sha256("\n".join(command.finding_ids).encode()).hexdigest(),
             "policy": command.policy,
             "manual": command.manual,
+            "mode": command.mode,
             "contact": contact,
         },
     }

@@ -14,6 +14,8 @@ DENIED = "tripswitch_denied"
 
 # Greater counts than this are wrong, not large: they would not survive a double.
 _MOST = 1 << 53
+# What ClickHouse can store as a time.
+_FIRST_YEAR, _LAST_YEAR = 1970, 2299
 
 Count = Annotated[int, Meta(ge=0, le=_MOST)]
 Amount = Annotated[float, Meta(ge=0.0, le=1e15)]
@@ -84,10 +86,13 @@ def decode_usage(raw: bytes) -> UsageEvent:
     if len(raw) > MAX_LINE:
         raise Malformed(f"{len(raw)} bytes; the most is {MAX_LINE}")
     try:
-        return _decoder.decode(raw)
+        event = _decoder.decode(raw)
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8: {error.reason} at byte {error.start}") from error
     except RecursionError as error:
         raise Malformed("nested too deeply") from error
     except msgspec.MsgspecError as error:
         raise Malformed(str(error)) from error
+    if not _FIRST_YEAR <= event.time.year <= _LAST_YEAR:
+        raise Malformed(f"time in the year {event.time.year}")
+    return event

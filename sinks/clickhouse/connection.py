@@ -135,7 +135,7 @@ def _answer(error: ClickHouseError, address: Address) -> Exception | None:
     if code in _DENIED:
         return Unreachable(f"{address} refuses us: {text}; check user, password and rights in CLICKHOUSE_URL")
     if code in (UNKNOWN_DATABASE, _UNKNOWN_TABLE, _MISSING_COLUMN):
-        return SchemaError(f"{address} lacks tables of ours: {text}; run `tripswitch init`")
+        return SchemaError(f"{address} lacks a table or column of ours: {text}; run `tripswitch init`")
     if code in _UNFIT:
         return Reject(text)
     if code in _DISK:

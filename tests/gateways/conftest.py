@@ -106,8 +106,11 @@ class Signer:
         return {**self.key.as_dict(private=False), "kid": self.kid, "alg": "RS256", "use": "sig"}
 
     def sign(self, claims: dict[str, Any], **header: Any) -> bytes:
+        return self.sign_bytes(json.dumps(claims).encode(), **header)
+
+    def sign_bytes(self, payload: bytes, **header: Any) -> bytes:
         protected = {"alg": "RS256", "typ": "secevent+jwt", "kid": self.kid} | header
-        return jws.serialize_compact(protected, json.dumps(claims), self.key, ["RS256"]).encode()
+        return jws.serialize_compact(protected, payload, self.key, ["RS256"]).encode()
 
     def record(self, claims: dict[str, Any]) -> tuple[bytes, bytes]:
         """Record key and value."""

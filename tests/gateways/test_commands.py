@@ -81,6 +81,35 @@ def test_no_other_algorithm(verifier: CommandVerifier, signer: Any, claims: Clai
     assert reason_of(verifier, KEY, header + b"." + payload + b".") == "algorithm"
 
 
+def test_a_jws_has_three_parts(verifier: CommandVerifier, signer: Any, claims: Claims) -> None:
+    value = signer.sign(claims())
+    head, payload, _ = value.split(b".")
+    for wrong in (head, head + b".", head + b"." + payload, value + b".", value + b".AAAA", b"." + value, b"..", b""):
+        assert reason_of(verifier, KEY, wrong) == "malformed"
+    assert reason_of(verifier, KEY, head + b"." + payload + b".") == "signature"
+    assert reason_of(verifier, KEY, value[:-4]) == "signature"
+
+
+@pytest.mark.parametrize("command_id", [None, "", 7])
+def test_a_command_has_an_id(verifier: CommandVerifier, signer: Any, claims: Claims, command_id: object) -> None:
+    assert reason_of(verifier, KEY, signer.sign(claims() | {"jti": command_id})) == "malformed"
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b"7", b"\xff", b'{"jti": 1' + b"0" * 5000 + b"}", b"[" * 40_000])
+def test_a_signed_payload_that_is_no_object(verifier: CommandVerifier, signer: Any, payload: bytes) -> None:
+    assert reason_of(verifier, KEY, signer.sign_bytes(payload)) == "malformed"
+
+
+@pytest.mark.parametrize("reasons", [{"de": "gesperrt"}, {}, None])
+def test_reasons_in_other_languages(verifier: CommandVerifier, signer: Any, claims: Claims, reasons: object) -> None:
+    made = claims()
+    [event] = made["events"].values()
+    event["reason_user"] = reasons
+    assert verifier.verify(KEY, signer.sign(made)).reason_user == ("gesperrt" if reasons else "")
+    event["reason_user"] = "gesperrt"
+    assert reason_of(verifier, KEY, signer.sign(made)) == "malformed"
+
+
 def test_public_key_as_hmac_secret(verifier: CommandVerifier, signer: Any, claims: Claims) -> None:
     header = b64(json.dumps({"alg": "HS256", "typ": "secevent+jwt", "kid": signer.kid}).encode())
     body = header + b"." + b64(json.dumps(claims()).encode())

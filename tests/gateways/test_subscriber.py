@@ -147,6 +147,20 @@ def test_an_expired_command_is_not_called_a_success(
     assert changes == []
 
 
+def test_partitions_that_are_added_are_read(
+    broker: Any, follow: Any, signer: Any, live_claims: Claims, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.create(TOPIC, ACKS)
+    # As if the topic had had two of its four partitions when the gateway started.
+    monkeypatch.setattr(RevocationList, "_await_topic", lambda *_: 2)
+    broker.send(TOPIC, *signer.record(live_claims()), 3)
+    blocks = follow()
+    assert blocks.ready.wait(20)
+    wait_until(blocked(blocks), "block in the fourth partition")
+    broker.send(TOPIC, *signer.record(live_claims("restore")), 3)
+    wait_until(lambda: not blocked(blocks)(), "restore")
+
+
 def test_ready_only_when_the_topic_exists(broker: Any, follow: Any, wait_until: Any) -> None:
     blocks = follow()
     assert not blocks.ready.wait(0.5)

@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from joserfc import jws
@@ -67,16 +67,16 @@ class Command:
     evidence_sha256: str = ""
     policy: str = ""
     manual: bool = False
+    # Derived once, because every call of a caught caller asks for them.
+    strictness: int = field(init=False, repr=False, compare=False)
+    """0 (restore) to 4 (revoke)."""
+    ends_at: float = field(init=False, repr=False, compare=False)
+    """Unix milliseconds at which the command stops by itself; infinity when it holds until it is restored."""
 
-    @property
-    def strictness(self) -> int:
-        """0 (restore) to 4 (revoke)."""
-        return ACTIONS.index(self.action)
-
-    @property
-    def ends_at(self) -> float:
-        """Unix milliseconds at which the command stops by itself; infinity when it holds until it is restored."""
-        return math.inf if self.expires_at is None or self.on_expiry == "hold" else self.expires_at
+    def __post_init__(self) -> None:
+        holds = self.expires_at is None or self.on_expiry == "hold"
+        object.__setattr__(self, "strictness", ACTIONS.index(self.action))
+        object.__setattr__(self, "ends_at", math.inf if holds else self.expires_at)
 
 
 def record_key(tenant: str, scope: str, subject: str) -> str:

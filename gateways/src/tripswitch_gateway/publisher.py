@@ -31,15 +31,15 @@ class UsagePublisher:
         self._told = False
         self._producer = Producer(
             {
+                "linger.ms": 5,
+                "compression.type": "lz4",
+                "reconnect.backoff.ms": 50,
+                "reconnect.backoff.max.ms": 1000,
                 **kafka,
                 "enable.idempotence": True,
                 # All writers of the topic must put a subject in the same partition; librdkafka's default differs.
                 "partitioner": "murmur2_random",
-                "linger.ms": 5,
-                "compression.type": "lz4",
                 "queue.buffering.max.messages": buffer_events,
-                "reconnect.backoff.ms": 50,
-                "reconnect.backoff.max.ms": 1000,
                 "delivery.report.only.error": True,
                 "error_cb": self._on_error,
             }

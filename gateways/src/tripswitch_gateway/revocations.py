@@ -209,20 +209,32 @@ class RevocationTable:
         if strictest.action in ("revoke", "suspend"):
             return Decision(False, strictest.http_status, strictest, None, None, tuple(live))
         # All rates hold, not only the strictest command's: a downgraded key must not escape its tenant's throttle.
-        with self._lock:
-            allowances = [(self._allowances.get(command.key), command) for command in live]
-            slowest_ms, slowest = 0.0, strictest
-            for allowance, command in allowances:
-                wait_ms = allowance.wait_ms(now_ms) if allowance else 0.0
-                if wait_ms > slowest_ms:
-                    slowest_ms, slowest = wait_ms, command
+        limited = [command for command in live if command.key in self._allowances]
+        if limited:
+            with self._lock:
+                slowest_ms, slowest = self._take(limited, now_ms)
             if slowest_ms > 0:
                 return Decision(False, TOO_MANY_REQUESTS, slowest, slowest_ms / 1000, None, tuple(live))
-            for allowance, _ in allowances:
-                if allowance is not None and allowance.requests is not None:
-                    allowance.requests.take(1)
         model = strictest.limits.model if strictest.action == "downgrade" and strictest.limits else None
         return Decision(True, 200, strictest, None, model, tuple(live))
+
+    def _take(self, limited: list[Command], now_ms: int) -> tuple[float, Command]:
+        """Count a call against every rate, or, when one is used up, against none.
+
+        Returns the longest wait in milliseconds, and whose it is.
+        """
+        slowest_ms, slowest = 0.0, limited[0]
+        # A restore in another thread may have taken an allowance away by now.
+        found = [(allowance, command) for command in limited if (allowance := self._allowances.get(command.key))]
+        for allowance, command in found:
+            wait_ms = allowance.wait_ms(now_ms)
+            if wait_ms > slowest_ms:
+                slowest_ms, slowest = wait_ms, command
+        if slowest_ms == 0:
+            for allowance, _ in found:
+                if allowance.requests is not None:
+                    allowance.requests.take(1)
+        return slowest_ms, slowest
 
 
 def _at_rate(bucket: Bucket | None, per_minute: float | None, now_ms: int) -> Bucket | None:

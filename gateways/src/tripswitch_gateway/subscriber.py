@@ -124,6 +124,13 @@ class RevocationList:
     def _run(self) -> None:
         consumer = Consumer(
             {
+                # How often an idle broker answers, which is how we know that it is there.
+                "fetch.wait.max.ms": 100,
+                "fetch.error.backoff.ms": 100,
+                "reconnect.backoff.ms": 50,
+                "reconnect.backoff.max.ms": 1000,
+                "topic.metadata.refresh.interval.ms": 30_000,
+                # The operator may tune what is above, and not what is below.
                 **self._kafka,
                 # The client wants a name. Partitions are assigned by hand, so no group of that name ever forms.
                 "group.id": "tripswitch-gateway",
@@ -132,12 +139,6 @@ class RevocationList:
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
                 "allow.auto.create.topics": False,
-                # How often an idle broker answers, which is how we know that it is there.
-                "fetch.wait.max.ms": 100,
-                "fetch.error.backoff.ms": 100,
-                "reconnect.backoff.ms": 50,
-                "reconnect.backoff.max.ms": 1000,
-                "topic.metadata.refresh.interval.ms": 30_000,
                 "statistics.interval.ms": 1000,
                 "stats_cb": self._on_statistics,
                 "error_cb": self._on_error,

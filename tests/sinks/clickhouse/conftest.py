@@ -42,6 +42,7 @@ def sink(url: str) -> Iterator[ClickHouseSink]:
     with ClickHouseSink(url) as made:
         made.setup()
         yield made
+        made._client().command(f"DROP DATABASE {made._address.database}")  # the next engine would load it
 
 
 def _usage(offset: int, *, subject: str = "key_7f3a", time: int | None = None, **data: Any) -> Record:
@@ -128,7 +129,9 @@ class Samples:
         }  # fmt: skip
         return record(offset, _jws(json.dumps(order).encode()))
 
-    def acknowledgement(self, offset: int = 0, gateway: str = "gw-eu/pod-3", ms: float = 606, status: int = 1) -> Record:
+    def acknowledgement(
+        self, offset: int = 0, gateway: str = "gw-eu/pod-3", ms: float = 606, status: int = 1
+    ) -> Record:
         ack = {
             "category_uid": 7, "class_uid": 7001, "activity_id": 2, "type_uid": 700102, "time": NOON + offset,
             "severity_id": 1, "status_id": status, "command_uid": "c-1",
@@ -225,8 +228,6 @@ def server() -> Iterator[FakeServer]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
-
-        do_GET = do_POST
 
         def log_message(self, *_: object) -> None:
             pass

@@ -39,7 +39,11 @@ def test_a_batch_over_http(server: Any, usage: Callable[..., Record]) -> None:
     ((query, body),) = server.inserts
     stamps = f"{usage(4).timestamp_ms}-{usage(6).timestamp_ms}"
     assert query["insert_deduplication_token"] == [f"llm.usage/3/4-6/{stamps}"]
-    assert (query["database"], query["async_insert"], query["max_partitions_per_insert_block"]) == (["llm"], ["0"], ["0"])
+    assert (query["database"], query["async_insert"], query["max_partitions_per_insert_block"]) == (
+        ["llm"],
+        ["0"],
+        ["0"],
+    )
     assert body.startswith(b"INSERT INTO usage_events (`kafka_partition`, `kafka_offset`,")
 
 
@@ -97,13 +101,19 @@ def test_missing_tables_say_how_to_make_them(server: Any, usage: Callable[..., R
 
 
 def test_an_absent_server_is_a_retry_from_write(absent: str, usage: Callable[..., Record]) -> None:
-    with ClickHouseSink(absent) as sink, pytest.raises(Retry, match=r"127\.0\.0\.1:\d+/llm does not answer.*refused") as caught:
+    with (
+        ClickHouseSink(absent) as sink,
+        pytest.raises(Retry, match=r"127\.0\.0\.1:\d+/llm does not answer.*refused") as caught,
+    ):
         sink.write("llm.usage", [usage(0)])
     assert_keeps_the_secret(caught.value)
 
 
 def test_an_absent_server_is_unreachable_from_setup(absent: str) -> None:
-    with ClickHouseSink(absent) as sink, pytest.raises(Unreachable, match="does not answer.*start it, or correct") as caught:
+    with (
+        ClickHouseSink(absent) as sink,
+        pytest.raises(Unreachable, match=r"does not answer.*start it, or correct") as caught,
+    ):
         sink.setup()
     assert "\n" not in str(caught.value)
     assert_keeps_the_secret(caught.value)
@@ -120,17 +130,21 @@ def test_a_server_that_comes_later_is_found(server: Any, usage: Callable[..., Re
 
 @pytest.mark.parametrize("code", [516, 194, 497])
 def test_a_wrong_password_is_for_an_operator(server: Any, usage: Callable[..., Record], code: int) -> None:
-    server.refuses = (403, code, f"Code: {code}. DB::Exception: archive: Authentication failed. (AUTHENTICATION_FAILED)")
+    server.refuses = (
+        403,
+        code,
+        f"Code: {code}. DB::Exception: archive: Authentication failed. (AUTHENTICATION_FAILED)",
+    )
     with ClickHouseSink(server.url) as sink:
         for act in (sink.setup, lambda: sink.write("llm.usage", [usage(0)])):
-            with pytest.raises(Unreachable, match="refuses us.*CLICKHOUSE_URL") as caught:
+            with pytest.raises(Unreachable, match=r"refuses us.*CLICKHOUSE_URL") as caught:
                 act()
             assert_keeps_the_secret(caught.value)
 
 
 def test_what_is_no_clickhouse_is_unreachable(server: Any) -> None:
     server.refuses = (404, None, "<html>not here</html>")
-    with ClickHouseSink(server.url) as sink, pytest.raises(Unreachable, match="HTTP 404.*CLICKHOUSE_URL"):
+    with ClickHouseSink(server.url) as sink, pytest.raises(Unreachable, match=r"HTTP 404.*CLICKHOUSE_URL"):
         sink.setup()
 
 
@@ -159,10 +173,17 @@ def test_a_full_disk_below_the_embedded_engine_is_a_retry(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(Retry, match="no space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(tempfile, "NamedTemporaryFile", full)
-        sink.write("llm.usage", [usage(0)])
+        with pytest.raises(Retry, match="no space left"):
+            sink.write("llm.usage", [usage(0)])
     assert sink.write("llm.usage", [usage(0)]) == Written(1, 0)
+
+
+def test_the_embedded_engine_rejects_what_a_table_forbids(sink: ClickHouseSink, usage: Callable[..., Record]) -> None:
+    sink._client().command("ALTER TABLE usage_events ADD CONSTRAINT tame CHECK status < 500")
+    with pytest.raises(Reject, match="tame"):
+        sink.write("llm.usage", [usage(0, status=503)])
 
 
 def test_any_other_error_of_the_system_is_a_crash(

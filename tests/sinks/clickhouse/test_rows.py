@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -51,20 +52,20 @@ def test_a_body_is_the_values_alone_however_many(usage: Callable[..., Record], s
     assert block.body == one.body * size
 
 
-def test_ticks_and_tombstones_have_no_row(samples) -> None:
+def test_ticks_and_tombstones_have_no_row(samples: Any) -> None:
     made = batch(topics.SIGNALS, [samples.tick(), samples.raw(None, 1)])
     assert (made.blocks, made.unreadable) == ((), 0)
 
 
 @pytest.mark.parametrize("topic", [topics.SIGNALS, topics.INCIDENTS, topics.AUDIT, topics.REQUESTS, topics.ACKS])
 @pytest.mark.parametrize("value", [b"", b"{}", b"\xff\xfe", b"a.b.c", b"a.b", b"[" * 100_000, b"e30.e30.e30"])
-def test_what_only_we_would_keep_becomes_a_dead_letter(samples, topic: str, value: bytes) -> None:
+def test_what_only_we_would_keep_becomes_a_dead_letter(samples: Any, topic: str, value: bytes) -> None:
     made = batch(topic, [samples.raw(value)])
     assert [block.table for block in made.blocks] == ["dead_letters"]
     assert made.unreadable == 1
 
 
-def test_a_number_or_time_that_no_column_holds_becomes_a_dead_letter(samples) -> None:
+def test_a_number_or_time_that_no_column_holds_becomes_a_dead_letter(samples: Any) -> None:
     late = samples.incident(opened="9999-01-01T00:00:00Z")
     huge = samples.acknowledgement()
     huge = huge._replace(value=huge.value.replace(b'"epoch": 17', b'"epoch": 1' + b"0" * 30))
@@ -72,6 +73,6 @@ def test_a_number_or_time_that_no_column_holds_becomes_a_dead_letter(samples) ->
     assert [block.table for block in batch(topics.ACKS, [huge]).blocks] == ["dead_letters"]
 
 
-def test_a_token_has_one_event(samples, jws: Callable[[bytes], bytes]) -> None:
+def test_a_token_has_one_event(samples: Any, jws: Callable[[bytes], bytes]) -> None:
     made = batch(topics.AUDIT, [samples.raw(jws(b'{"iss":"i","jti":"j","events":{}}'))])
     assert b"0 events in a token" in made.blocks[0].body

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - the names in these statements are the tests' own
 import signal
 import subprocess
 import sys
@@ -5,11 +6,13 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from schemas import topics
+from schemas.command import Limits
 from schemas.times import parse_millis
 from sinks.clickhouse import TOPICS, ClickHouseSink, Record, Written
 
@@ -66,7 +69,7 @@ def test_without_a_directory_the_tenant_is_a_dash(sink: ClickHouseSink, usage: C
     assert sink.query("SELECT tenant FROM usage_events") == [("-",)]
 
 
-def test_a_finding(sink: ClickHouseSink, samples) -> None:
+def test_a_finding(sink: ClickHouseSink, samples: Any) -> None:
     assert sink.write(topics.SIGNALS, [samples.tick(), samples.signal(1), samples.bucket(2)]) == Written(2, 0)
     found = row(sink, "findings")
     assert msgspec.json.decode(str(found.pop("evidence")))["details"] == {"channel": 'rate "fast"'}
@@ -78,7 +81,7 @@ def test_a_finding(sink: ClickHouseSink, samples) -> None:
     }  # fmt: skip
 
 
-def test_a_tenant_bucket(sink: ClickHouseSink, samples) -> None:
+def test_a_tenant_bucket(sink: ClickHouseSink, samples: Any) -> None:
     sink.write(topics.SIGNALS, [samples.bucket()])
     assert row(sink, "tenant_buckets") == {
         "tenant": "acme", "bucket_end": datetime(2026, 3, 2, 12, 0, 10, tzinfo=UTC), "usage_partition": 3,
@@ -87,7 +90,7 @@ def test_a_tenant_bucket(sink: ClickHouseSink, samples) -> None:
     }  # fmt: skip
 
 
-def test_final_gives_an_incidents_last_state_whatever_the_order(sink: ClickHouseSink, samples) -> None:
+def test_final_gives_an_incidents_last_state_whatever_the_order(sink: ClickHouseSink, samples: Any) -> None:
     closed = samples.incident(
         1, state="closed", updated="2026-03-02T12:30:00.000Z", closed="2026-03-02T12:30:00.000Z", identity=None
     )
@@ -98,7 +101,7 @@ def test_final_gives_an_incidents_last_state_whatever_the_order(sink: ClickHouse
     ]
 
 
-def test_an_incident(sink: ClickHouseSink, samples) -> None:
+def test_an_incident(sink: ClickHouseSink, samples: Any) -> None:
     sink.write(topics.INCIDENTS, [samples.incident()])
     assert row(sink, "incidents") == {
         "incident_id": "i-1", "tenant": "acme", "identity": "key_7f3a",
@@ -110,7 +113,7 @@ def test_an_incident(sink: ClickHouseSink, samples) -> None:
     }  # fmt: skip
 
 
-def test_a_command_is_read_from_its_token_which_is_kept(sink: ClickHouseSink, samples) -> None:
+def test_a_command_is_read_from_its_token_which_is_kept(sink: ClickHouseSink, samples: Any) -> None:
     sent = samples.command()
     assert sink.write(topics.AUDIT, [sent]) == Written(1, 0)
     found = row(sink, "commands")
@@ -126,14 +129,14 @@ def test_a_command_is_read_from_its_token_which_is_kept(sink: ClickHouseSink, sa
     }  # fmt: skip
 
 
-def test_a_throttle_has_limits_and_a_tenant_no_identity(sink: ClickHouseSink, samples) -> None:
-    limits = {"action": "throttle", "limits": msgspec.convert({"rpm": 60}, __import__("schemas.command").command.Limits)}
-    sink.write(topics.AUDIT, [samples.command(scope="tenant", subject="acme", identity=None, expires_at=None, **limits)])
+def test_a_throttle_has_limits_and_a_tenant_no_identity(sink: ClickHouseSink, samples: Any) -> None:
+    slow = {"action": "throttle", "limits": Limits(rpm=60), "expires_at": None}
+    sink.write(topics.AUDIT, [samples.command(scope="tenant", subject="acme", identity=None, **slow)])
     asked = "SELECT identity, expires_at, limit_rpm, limit_tpm, limit_model FROM commands"
     assert sink.query(asked) == [(None, None, 60, None, "")]
 
 
-def test_a_request(sink: ClickHouseSink, samples) -> None:
+def test_a_request(sink: ClickHouseSink, samples: Any) -> None:
     sent = samples.request()
     sink.write(topics.REQUESTS, [sent])
     assert row(sink, "requests") == {
@@ -143,7 +146,7 @@ def test_a_request(sink: ClickHouseSink, samples) -> None:
     }  # fmt: skip
 
 
-def test_an_acknowledgement(sink: ClickHouseSink, samples) -> None:
+def test_an_acknowledgement(sink: ClickHouseSink, samples: Any) -> None:
     sink.write(topics.ACKS, [samples.acknowledgement()])
     assert row(sink, "acknowledgements") == {
         "command_uid": "c-1", "gateway": "gw-eu/pod-3", "product": "litellm", "time": NOON, "activity_id": 2,
@@ -151,14 +154,14 @@ def test_an_acknowledgement(sink: ClickHouseSink, samples) -> None:
     }  # fmt: skip
 
 
-def test_a_dead_letter_keeps_its_bytes(sink: ClickHouseSink, samples) -> None:
+def test_a_dead_letter_keeps_its_bytes(sink: ClickHouseSink, samples: Any) -> None:
     raw = bytes(range(256))
     sink.write(topics.DEAD_LETTERS, [samples.dead_letter(raw=raw)])
     asked = "SELECT topic, kafka_partition, kafka_offset, reason, hex(raw) FROM dead_letters"
     assert sink.query(asked) == [("llm.usage", 3, 17, "not UTF-8", raw.hex().upper())]
 
 
-def test_an_unreadable_record_of_our_own_is_kept_as_a_dead_letter(sink: ClickHouseSink, samples) -> None:
+def test_an_unreadable_record_of_our_own_is_kept_as_a_dead_letter(sink: ClickHouseSink, samples: Any) -> None:
     wrong = samples.raw(b"\xff not json", 8)
     assert sink.write(topics.INCIDENTS, [samples.incident(7), wrong]) == Written(2, 1)
     asked = "SELECT topic, kafka_partition, kafka_offset, hex(raw) FROM dead_letters"
@@ -166,7 +169,7 @@ def test_an_unreadable_record_of_our_own_is_kept_as_a_dead_letter(sink: ClickHou
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_the_same_batch_again_changes_nothing(sink: ClickHouseSink, usage, samples, topic: str) -> None:
+def test_the_same_batch_again_changes_nothing(sink: ClickHouseSink, usage: Any, samples: Any, topic: str) -> None:
     records = {
         topics.USAGE: [usage(number) for number in range(3)],
         topics.SIGNALS: [samples.signal(0), samples.bucket(1), samples.raw(b"?", 2)],
@@ -200,7 +203,7 @@ def test_overlapping_batches_count_once(sink: ClickHouseSink, usage: Callable[..
     assert billed == (150, "15")
 
 
-def test_a_topic_that_was_made_anew_starts_from_offset_0_again(sink: ClickHouseSink, usage) -> None:
+def test_a_topic_that_was_made_anew_starts_from_offset_0_again(sink: ClickHouseSink, usage: Any) -> None:
     hour = 3_600_000
     sink.write("llm.usage", [usage(0)])
     sink.write("llm.usage", [usage(0, time=parse_millis("2026-03-02T12:00:00.844Z") + hour)])
@@ -272,7 +275,7 @@ def test_a_sum_of_costs_does_not_depend_on_order(sink: ClickHouseSink, usage: Ca
     assert sink.query(asked) == [("1000000000.300048000001", 6)]
 
 
-def test_incidents_with_their_commands_and_how_fast_they_spread(sink: ClickHouseSink, samples) -> None:
+def test_incidents_with_their_commands_and_how_fast_they_spread(sink: ClickHouseSink, samples: Any) -> None:
     sink.write(topics.INCIDENTS, [samples.incident(), samples.incident(1, incident_id="i-2")])
     sink.write(topics.AUDIT, [samples.command(), samples.command(1, command_id="c-2", epoch=1772452803000)])
     acks = [samples.acknowledgement(number, gateway=f"gw-{number}", ms=number) for number in range(1, 101)]

@@ -1,0 +1,84 @@
+"""What the Faust apps share: how they are made, and how they publish."""
+
+import asyncio
+import ssl
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import faust
+from msgspec import Struct
+
+from streams.settings import Kafka
+from streams.transport import deliver_in_chunks
+
+_HEARTBEAT_SECONDS = 3.0
+_SESSION_SECONDS = 15.0
+
+
+class Record(Struct, frozen=True):
+    """What is to be published. `partition` None lets the key decide, as Kafka's default partitioner does."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    partition: int | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+def make_app(name: str, kafka: Kafka, topics: Sequence[str]) -> tuple[faust.App, faust.TopicT]:
+    """A Faust app in the consumer group `tripswitch-NAME`, and the stream of its `topics`, by the chunk.
+
+    No web server, tables or internal topics; Faust's own exactly-once mode is not used.
+    """
+    app = faust.App(
+        f"tripswitch-{name}",
+        broker=[f"kafka://{address.strip()}" for address in kafka.bootstrap.split(",")],
+        broker_credentials=_credentials(kafka),
+        broker_commit_interval=1.0,
+        broker_session_timeout=_SESSION_SECONDS,
+        broker_heartbeat_interval=_HEARTBEAT_SECONDS,
+        consumer_auto_offset_reset="earliest",
+        producer_max_request_size=4 << 20,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        stream_wait_empty=False,
+        worker_redirect_stdouts=False,
+        table_standby_replicas=0,
+        value_serializer="chunk",
+    )
+    deliver_in_chunks(app, topics)
+    return app, app.topic(*topics, value_serializer="chunk", key_serializer="raw")
+
+
+async def publish(app: faust.App, records: Iterable[Record]) -> None:
+    """Publishes in order and returns when the broker has acknowledged all of it."""
+    producer = await app.maybe_start_producer()
+    sent: list[Any] = []
+    for record in records:
+        headers = list(record.headers) or None
+        sent.append(await producer.send(record.topic, record.key, record.value, record.partition, None, headers))
+    if sent:
+        await asyncio.gather(*sent)
+
+
+def run(app: faust.App) -> None:
+    """Runs a worker for `app` until it is stopped; leaves the process with the worker's exit code."""
+    worker = faust.Worker(app, loglevel="WARNING", redirect_stdouts=False)
+    sys.exit(worker.execute_from_commandline())
+
+
+def _credentials(kafka: Kafka) -> faust.types.auth.CredentialsT | None:
+    if kafka.security_protocol == "PLAINTEXT":
+        return None
+    context = None
+    if kafka.security_protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=kafka.ssl_ca)
+        if kafka.ssl_cert:
+            context.load_cert_chain(kafka.ssl_cert, kafka.ssl_key)
+    if kafka.security_protocol == "SSL":
+        return faust.SSLCredentials(context=context)
+    return faust.SASLCredentials(
+        username=kafka.sasl_username, password=kafka.sasl_password, mechanism=kafka.sasl_mechanism, ssl_context=context
+    )

@@ -1,0 +1,142 @@
+"""The `decide` app: llm.signals and llm.requests in; llm.incidents and signed commands on llm.killswitch out.
+
+    tripswitch run decide       (also: faust -A streams.decide:app worker)
+
+Per chunk: 1. decide; 2. publish commands, then incidents, and wait for the broker; 3. acknowledge the chunk. A crash
+between 2 and 3 publishes again what has the same id.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+import msgspec
+
+from responses import Decider, Outcome
+from schemas.command import Command
+from schemas.dead_letter import DeadLetter
+from schemas.directory import Directory, read_directory
+from schemas.finding import Tick, decode_signal, encode
+from schemas.request import Request
+from schemas.times import format_millis
+from schemas.topics import DEAD_LETTERS, INCIDENTS, REQUESTS, SIGNALS
+from sinks.killswitch import REQUEST_TYPE, Signer, Verifier
+from streams.app import Record, make_app, publish
+from streams.policy import Loaded, find_policy, read_policy
+from streams.settings import read_settings
+
+_IDLE_SECONDS = 3.0
+"""A partition without a signal for so long gets a tick, if something waits to fall due."""
+_decode_request = msgspec.json.Decoder(Request).decode
+
+
+class Decision:
+    """The tenants' partitions that this worker owns, each with its decider and the offsets it has reached."""
+
+    def __init__(self, policy: Loaded, directory: Directory, signer: Signer, verifier: Verifier) -> None:
+        self._policy = policy
+        self._directory = directory
+        self._signer = signer
+        self._verifier = verifier
+        self._deciders: dict[int, Decider] = {}
+        self._reached: dict[tuple[str, int], int] = {}
+        self._heard: dict[int, float] = {}
+
+    def take(self, topic: str, number: int, chunk: Sequence[Any]) -> list[Record]:
+        """What follows from a chunk of partition `number` of `topic`, in order. Records taken before are passed over."""
+        decider = self._deciders.get(number)
+        if decider is None:
+            decider = self._deciders[number] = Decider(self._policy.for_responses, self._directory)
+        reached = self._reached.get((topic, number), -1)
+        out: list[Record] = []
+        for record in chunk:
+            if record.offset <= reached:
+                continue
+            try:
+                outcomes = self._outcomes(decider, topic, record)
+            except ValueError as error:
+                out.append(_dead_letter(record, str(error)))
+                continue
+            out += self._records(outcomes, number)
+        self._reached[topic, number] = max(reached, chunk[-1].offset)
+        self._heard[number] = time.monotonic()
+        return out
+
+    def ticks(self) -> list[Record]:
+        """A tick for each idle partition in which a block or an incident waits for its end."""
+        now, out = time.monotonic(), []
+        for number, decider in self._deciders.items():
+            idle = now - self._heard[number]
+            if decider.waiting and idle >= _IDLE_SECONDS:
+                tick = Tick(format_millis(decider.now + int(idle * 1000)))
+                out.append(Record(SIGNALS, None, encode(tick), number))
+        return out
+
+    def keep(self, numbers: set[int]) -> None:
+        """Forgets every partition but `numbers`."""
+        for number in self._deciders.keys() - numbers:
+            del self._deciders[number], self._heard[number]
+        self._reached = {at: offset for at, offset in self._reached.items() if at[1] in numbers}
+
+    def _outcomes(self, decider: Decider, topic: str, record: Any) -> list[Outcome]:
+        """Raises ValueError (msgspec's errors are that too) for a record that is no signal, or a request that nobody
+        who may has signed."""
+        value = record.value or b""
+        if topic == REQUESTS:
+            return decider.order(_decode_request(self._verifier.payload(value, REQUEST_TYPE)))
+        return decider.take(decode_signal(value), max(0, record.timestamp))
+
+    def _records(self, outcomes: list[Outcome], number: int) -> list[Record]:
+        out, issued = [], int(time.time() * 1000)
+        for outcome in outcomes:
+            if isinstance(outcome, Command):
+                # The kill switch has the signals' partitions: a tenant's commands are written by its one owner.
+                out += [Record(r.topic, r.key.encode(), r.value, number, r.headers) for r in self._signer.records(outcome, issued)]
+            else:
+                out.append(Record(INCIDENTS, outcome.tenant.encode(), encode(outcome)))
+        # The gateways before the analysts.
+        return sorted(out, key=lambda record: record.topic == INCIDENTS)
+
+
+def _dead_letter(record: Any, reason: str) -> Record:
+    letter = DeadLetter(format_millis(max(0, record.timestamp)), record.topic, record.partition, record.offset, reason, record.value or b"")
+    return Record(DEAD_LETTERS, record.key, encode(letter))
+
+
+def make(decision: Decision, kafka: Any) -> faust.App:
+    """The app around `decision`."""
+    app, signals = make_app("decide", kafka, [SIGNALS, REQUESTS])
+
+    @app.agent(signals, name="decide")
+    async def decide(stream: faust.StreamT) -> None:
+        async for event in stream.noack().events():
+            tp = event.message.tp
+            await publish(app, decision.take(tp.topic, tp.partition, event.value))
+            event.ack()
+
+    @app.timer(1.0)
+    async def tick() -> None:
+        if not app.rebalancing:
+            await publish(app, decision.ticks())
+
+    @app.on_partitions_assigned.connect
+    async def assigned(_: object, assigned: set[Any], **kwargs: object) -> None:
+        decision.keep({tp.partition for tp in assigned})
+
+    return app
+
+
+def __getattr__(name: str) -> faust.App:
+    """`app`, made when it is asked for, so that importing this module needs no settings."""
+    if name != "app":
+        raise AttributeError(name)
+    settings = read_settings()
+    policy = read_policy(find_policy(settings.policy))
+    directory = read_directory(Path(settings.directory)) if settings.directory else Directory()
+    signing = settings.signing
+    signer = Signer.read(Path(signing.key), issuer=signing.issuer, contact=policy.policy.response.contact)
+    app = make(Decision(policy, directory, signer, Verifier.read(Path(signing.jwks))), settings.kafka)
+    globals()["app"] = app
+    return app

@@ -1,0 +1,151 @@
+"""The `detect` app: llm.usage in; findings and tenants' sums out to llm.signals, what can't be read to llm.dead-letters.
+
+    tripswitch run detect       (also: faust -A streams.detect:app worker)
+
+Per chunk: 1. decode; 2. detect; 3. publish dead letters and signals; 4. acknowledge the chunk, so that its offset is
+committed. A crash between 3 and 4 publishes again what has the same id.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import faust
+import msgspec
+
+from detectors import Partition, Told
+from schemas.batch import to_batch
+from schemas.dead_letter import DeadLetter
+from schemas.directory import Directory, read_directory
+from schemas.finding import Tick, encode
+from schemas.times import format_millis, parse_millis, to_millis
+from schemas.topics import DEAD_LETTERS, SIGNALS, USAGE
+from schemas.usage import Malformed, UsageEvent, decode_usage
+from streams.app import Record, make_app, publish
+from streams.intake import AHEAD
+from streams.policy import Loaded, find_policy, read_policy
+from streams.settings import read_settings
+
+_IDLE_SECONDS = 3.0
+"""A partition without a record for so long gets a tick, if a bucket waits for it."""
+_decode_tick = msgspec.json.Decoder(Tick).decode
+
+
+class Detection:
+    """The partitions that this worker owns, each with its state and the offset it has reached."""
+
+    def __init__(self, policy: Loaded, directory: Directory) -> None:
+        self._policy = policy
+        self._directory = directory
+        self._partitions: dict[int, Partition] = {}
+        self._reached: dict[int, int] = {}
+        self._heard: dict[int, float] = {}
+
+    def take(self, number: int, chunk: Sequence[Any]) -> list[Record]:
+        """What a chunk of partition `number` has to tell, in order. Records taken before, as after a rebalance that
+        left the partition here, are passed over."""
+        partition = self._partitions.get(number)
+        if partition is None:
+            partition = self._partitions[number] = Partition(number, self._policy.for_detectors, self._directory)
+        reached = self._reached.get(number, -1)
+        out: list[Record] = []
+        events: list[UsageEvent] = []
+        places: list[tuple[int, int]] = []
+        for record in chunk:
+            if record.offset <= reached:
+                continue
+            try:
+                event = decode_usage(record.value or b"")
+                ahead = to_millis(event.time) - record.timestamp
+                if record.timestamp > 0 and ahead > AHEAD:
+                    raise Malformed(f"time is {ahead / 1000:.0f} s ahead of the broker's clock")
+            except Malformed as error:
+                tick = _tick_of(record.value)
+                if tick is None:
+                    out.append(_dead_letter(record, str(error)))
+                    continue
+                out += self._advance(partition, events, places)
+                events, places = [], []
+                out += [_signal(told) for told in partition.idle_until(tick)]
+                continue
+            events.append(event)
+            places.append((record.offset, record.timestamp))
+        out += self._advance(partition, events, places)
+        self._reached[number] = max(reached, chunk[-1].offset)
+        self._heard[number] = time.monotonic()
+        return out
+
+    def ticks(self) -> list[Record]:
+        """A tick for each idle partition in which a bucket waits to be closed."""
+        now, out = time.monotonic(), []
+        for number, partition in self._partitions.items():
+            idle = now - self._heard[number]
+            if partition.pending and idle >= _IDLE_SECONDS:
+                moment = partition.newest + int(idle * 1000)
+                out.append(Record(USAGE, None, encode(Tick(format_millis(moment))), number))
+        return out
+
+    def keep(self, numbers: set[int]) -> None:
+        """Forgets every partition but `numbers`."""
+        for number in self._partitions.keys() - numbers:
+            del self._partitions[number], self._reached[number], self._heard[number]
+
+    @staticmethod
+    def _advance(partition: Partition, events: list[UsageEvent], places: list[tuple[int, int]]) -> list[Record]:
+        if not events:
+            return []
+        offsets, arrived = zip(*places, strict=True)
+        return [_signal(told) for told in partition.take(to_batch(events, offsets, [max(0, t) for t in arrived]))]
+
+
+def _signal(told: Told) -> Record:
+    return Record(SIGNALS, told.signal.tenant.encode(), encode(told.signal))
+
+
+def _tick_of(value: bytes | None) -> int | None:
+    """The time of a tick in ms; None for any other record."""
+    try:
+        return parse_millis(_decode_tick(value or b"").time)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+
+
+def _dead_letter(record: Any, reason: str) -> Record:
+    letter = DeadLetter(
+        format_millis(max(0, record.timestamp)), USAGE, record.partition, record.offset, reason, record.value or b""
+    )
+    return Record(DEAD_LETTERS, record.key, encode(letter))
+
+
+def make(detection: Detection, kafka: Any) -> faust.App:
+    """The app around `detection`."""
+    app, usage = make_app("detect", kafka, [USAGE])
+
+    @app.agent(usage, name="detect")
+    async def detect(stream: faust.StreamT) -> None:
+        async for event in stream.noack().events():
+            await publish(app, detection.take(event.message.partition, event.value))
+            event.ack()
+
+    @app.timer(1.0)
+    async def tick() -> None:
+        if not app.rebalancing:
+            await publish(app, detection.ticks())
+
+    @app.on_partitions_assigned.connect
+    async def assigned(_: object, assigned: set[Any], **kwargs: object) -> None:
+        detection.keep({tp.partition for tp in assigned})
+
+    return app
+
+
+def __getattr__(name: str) -> faust.App:
+    """`app`, made when it is asked for, so that importing this module needs no settings."""
+    if name != "app":
+        raise AttributeError(name)
+    settings = read_settings()
+    directory = read_directory(Path(settings.directory)) if settings.directory else Directory()
+    app = make(Detection(read_policy(find_policy(settings.policy)), directory), settings.kafka)
+    globals()["app"] = app
+    return app

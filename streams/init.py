@@ -1,0 +1,88 @@
+"""`tripswitch init`: topics, ClickHouse tables and signing keys. May be run again; changes nothing that is there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from schemas.topics import TOPICS
+from sinks.clickhouse import ClickHouseSink
+from sinks.errors import Unreachable
+from sinks.killswitch import new_keys
+from streams.settings import Kafka, Settings, Signing
+
+_SECONDS = 15.0
+
+
+class PartitionsDiffer(ValueError):
+    """Topics exist with other partition counts than asked for; says how to migrate."""
+
+
+def reach(kafka: Kafka) -> dict[str, int]:
+    """The topics that a broker has, with their partition counts.
+
+    Raises:
+        Unreachable: no broker answers at the address.
+    """
+    quiet = {"log_level": "0", "socket.connection.setup.timeout.ms": "5000"}
+    client = AdminClient({**kafka.confluent(), **quiet}, logger=None)
+    try:
+        found = client.list_topics(timeout=_SECONDS)
+    except KafkaException as error:
+        raise Unreachable(
+            f"no Kafka broker answers at {kafka.bootstrap}: {error.args[0].str()}; start it, or correct KAFKA_BOOTSTRAP"
+        ) from error
+    return {name: len(topic.partitions) for name, topic in found.topics.items()}
+
+
+def make_topics(kafka: Kafka) -> Iterator[str]:
+    """Makes the topics that are missing, and yields their names.
+
+    Raises:
+        PartitionsDiffer: one exists with another number of partitions: identities would change their partition.
+        Unreachable: the broker does not answer, or refuses.
+    """
+    have = reach(kafka)
+    differ = {topic.name: have[topic.name] for topic in TOPICS if have.get(topic.name, kafka.partitions) != kafka.partitions}
+    if differ:
+        found = ", ".join(f"{name} has {count}" for name, count in differ.items())
+        raise PartitionsDiffer(
+            f"{kafka.partitions} partitions are asked for, but {found}. The number can't change in place, because every "
+            "identity would move. Set KAFKA_PARTITIONS to what there is, or migrate: stop the workers once they have "
+            "read everything, delete the topics, run init again, and let the gateways publish anew"
+        )
+    missing = [topic for topic in TOPICS if topic.name not in have]
+    if not missing:
+        return
+    client = AdminClient(kafka.confluent())
+    asked = [
+        NewTopic(topic.name, num_partitions=kafka.partitions, replication_factor=kafka.replication, config=topic.config)
+        for topic in missing
+    ]
+    for name, future in client.create_topics(asked, request_timeout=_SECONDS).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            raise Unreachable(f"the broker at {kafka.bootstrap} did not make {name}: {error.args[0].str()}") from error
+        yield name
+
+
+def make_keys(signing: Signing) -> str | None:
+    """Makes the signing keys where there are none; returns their `kid`, None where they exist."""
+    private, public = Path(signing.key), Path(signing.jwks)
+    if private.exists() and public.exists():
+        return None
+    return new_keys(private, public)
+
+
+def initialise(settings: Settings) -> Iterator[str]:
+    """Does all of it; yields a line for each thing done."""
+    kid = make_keys(settings.signing)
+    if kid:
+        yield f"signing key {settings.signing.key}, public keys {settings.signing.jwks} (kid {kid})"
+    for name in make_topics(settings.kafka):
+        yield f"topic {name}, {settings.kafka.partitions} partitions"
+    with ClickHouseSink(settings.clickhouse.url) as sink:
+        for migration in sink.setup():
+            yield f"ClickHouse {migration}"
