@@ -3,17 +3,18 @@
 Everything here is a function of the records in their order; nothing reads the machine's clock.
 """
 
-import numpy as np
-from msgspec import Struct
-from numba import njit
+from typing import NamedTuple
 
+import numpy as np
+
+from detectors.compiled import State, compiled
 from schemas.batch import Batch, Flags, Hashes, Ints
 
 DUPLICATE_HORIZON = 600_000
 """Milliseconds of event time within which a second delivery is dropped."""
 _RECENT = 8
 _REACHED_BY = 3
-"""The watermark is the greatest time that 3 of the last 8 records have reached, so that one wrong clock moves nobody."""
+"""The watermark is the greatest time that 3 of the last 8 records reached: one wrong clock moves nobody."""
 _SOURCES = 1024
 _SAMPLES = 31
 _SKEW_NOISE = 2_000
@@ -27,7 +28,7 @@ _STATE = np.dtype([
 _SOURCE = np.dtype([("name", "u8"), ("count", "i8"), ("skew", "i8"), ("samples", "i8", (_SAMPLES,))])
 
 
-class Ticked(Struct, frozen=True):
+class Ticked(NamedTuple):
     """Per record of a batch: its corrected `time`, whether it is a `duplicate`, and, once it is in, the partition's
     `watermark` and the moment `now` at which what it triggers is decided (all ms). `now` never goes back."""
 
@@ -37,8 +38,15 @@ class Ticked(Struct, frozen=True):
     now: Ints
 
 
-@njit(cache=True)
-def _seen_before(tables: Hashes, cell: Ints, active: int, key: np.uint64) -> bool:  # pragma: no cover - compiled
+class _Records(NamedTuple):
+    time: Ints
+    arrived: Ints
+    unique: Hashes
+    source: Hashes
+
+
+@compiled
+def _seen_before(tables: Hashes, seen: Ints, active: int, key: np.uint64) -> bool:
     """Looks `key` up in both generations and adds it to the active one."""
     mask = np.uint64(tables.shape[1] - 1)
     for which in (1 - active, active):
@@ -49,12 +57,12 @@ def _seen_before(tables: Hashes, cell: Ints, active: int, key: np.uint64) -> boo
             at = (at + np.uint64(1)) & mask
         if which == active:
             tables[which, at] = key
-            cell[active] += 1
+            seen[active] += 1
     return False
 
 
-@njit(cache=True)
-def _skew_of(sources, name, time, arrived):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+@compiled
+def _skew_of(sources: State, name: np.uint64, time: int, arrived: int) -> int:
     """The running median of time less arrival over the source's last records; small and absurd ones are none."""
     mask = np.uint64(sources.shape[0] - 1)
     at = name & mask
@@ -71,19 +79,19 @@ def _skew_of(sources, name, time, arrived):  # type: ignore[no-untyped-def]  # p
     if row.count >= _SAMPLES and row.count % 8 == 7:
         median = np.sort(row.samples)[_SAMPLES // 2]
         row.skew = median if _SKEW_NOISE < abs(median) <= _SKEW_MOST else 0
-    return row.skew
+    return int(row.skew)
 
 
-@njit(cache=True)
-def _advance(state, tables, sources, time, arrived, unique, source, out_time, duplicate, watermark, now):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+@compiled
+def _advance(state: State, tables: Hashes, sources: State, records: _Records, out: Ticked) -> None:
     me = state[0]
-    for i in range(len(time)):
-        t = time[i]
-        if _seen_before(tables, me.seen, me.active, unique[i]):
-            duplicate[i] = True
+    for i in range(len(records.time)):
+        t = records.time[i]
+        if _seen_before(tables, me.seen, me.active, records.unique[i]):
+            out.duplicate[i] = True
         else:
-            if arrived[i] > 0:
-                t -= _skew_of(sources, source[i], t, arrived[i])
+            if records.arrived[i] > 0:
+                t -= _skew_of(sources, records.source[i], t, records.arrived[i])
             me.recent[me.records % _RECENT] = t
             me.records += 1
             if me.records >= _REACHED_BY:
@@ -98,9 +106,9 @@ def _advance(state, tables, sources, time, arrived, unique, source, out_time, du
                 me.active = 1 - me.active
                 tables[me.active, :] = 0
                 me.seen[me.active] = 0
-        out_time[i] = t
-        watermark[i] = me.watermark
-        now[i] = me.now
+        out.time[i] = t
+        out.watermark[i] = me.watermark
+        out.now[i] = me.now
 
 
 class Clock:
@@ -132,10 +140,8 @@ class Clock:
         n = len(batch)
         self._make_room(n)
         out = Ticked(np.empty(n, np.int64), np.zeros(n, np.bool_), np.empty(n, np.int64), np.empty(n, np.int64))
-        _advance(
-            self._state, self._tables, self._sources, batch.time, batch.arrived, batch.unique, batch.source,
-            out.time, out.duplicate, out.watermark, out.now,
-        )  # fmt: skip
+        records = _Records(batch.time, batch.arrived, batch.unique, batch.source)
+        _advance(self._state, self._tables, self._sources, records, out)
         return out
 
     def idle_until(self, moment: int) -> int:
@@ -157,8 +163,8 @@ class Clock:
         self._tables = grown
 
 
-@njit(cache=True)
-def _rehash(old: Hashes, new: Hashes) -> None:  # pragma: no cover - compiled
+@compiled
+def _rehash(old: Hashes, new: Hashes) -> None:
     mask = np.uint64(new.shape[1] - 1)
     for which in range(2):
         for key in old[which]:

@@ -43,6 +43,10 @@ class Counts(Struct):
     late: int = 0
 
 
+Order = tuple[int, int, int, int]
+"""Where a signal belongs: the position that brought it, closings before events, the closing, the detector."""
+
+
 class Standing(NamedTuple):
     """What an identity's last event said of it."""
 
@@ -97,7 +101,7 @@ class Partition:
         """Takes a batch in; returns what it tells, in order."""
         ticked = self._clock.tick(batch)
         row = self._identities.rows(batch.events)
-        velocities, closings = self._windows.advance(batch, ticked, row, len(self._identities), self._identities.tiebreak)
+        velocities, closings = self._windows.advance(batch, ticked, row, self._identities.tiebreak)
         self.counts.events += len(batch)
         self.counts.duplicates += int(ticked.duplicate.sum())
         self.counts.late += int((velocities.late & ~ticked.duplicate).sum())
@@ -111,7 +115,7 @@ class Partition:
         now = self._clock.idle_until(moment)
         ticked = self._clock.tick(self._empty)
         rows = np.empty(0, np.int64)
-        velocities, _ = self._windows.advance(self._empty, ticked, rows, len(self._identities), self._identities.tiebreak)
+        velocities, _ = self._windows.advance(self._empty, ticked, rows, self._identities.tiebreak)
         closings = self._windows.close_until(self._clock.watermark, self._identities.tiebreak)
         view = View(self._empty, ticked, rows, len(self._identities), velocities, closings)
         return self._signals(view, np.array([now]))
@@ -123,7 +127,7 @@ class Partition:
         return self.idle_until(max(self._clock.now, self._clock.newest + BUCKET) + BEHIND)
 
     def _signals(self, view: View, now: Ints) -> list[Told]:
-        told: list[tuple[tuple[int, int, int, int], Finding | TenantBucket]] = []
+        told: list[tuple[Order, Finding | TenantBucket]] = []
         for rank, detector in enumerate(self._detectors):
             for raised in detector.judge(view):
                 order = (raised.at, int(raised.closing < 0), raised.closing, rank)
@@ -144,7 +148,7 @@ class Partition:
             told_by = str(int(view.closings.end[raised.closing]))
         offset = int(view.batch.offset[raised.at]) if raised.at < len(view.batch) else -1
         return Finding(
-            finding_id="f-" + xxh3_64_hexdigest("\0".join((detector.name, tenant, identity, told_by)).encode()),
+            finding_id="f-" + xxh3_64_hexdigest(f"{detector.name}\0{tenant}\0{identity}\0{told_by}".encode()),
             time=format_millis(now),
             tenant=tenant,
             identity=identity,
@@ -184,7 +188,8 @@ class Partition:
         return _standing_in(view.batch.events[before[-1]]) if len(before) else self._standings[raised.row]
 
     def _remember_standings(self, view: View) -> None:
-        for event, row, speaks in zip(view.batch.events, view.row.tolist(), self._speaks(view).tolist(), strict=True):
+        speaks_by_event = self._speaks(view).tolist()
+        for event, row, speaks in zip(view.batch.events, view.row.tolist(), speaks_by_event, strict=True):
             if row >= len(self._standings):
                 self._standings.append(_standing_in(event))
             elif speaks:
@@ -195,42 +200,34 @@ class Partition:
         """Which events are evidence about the identity they name."""
         return ~(view.ticked.duplicate | view.batch.excluded)
 
-    def _buckets(self, view: View, now: Ints) -> list[tuple[tuple[int, int, int, int], TenantBucket]]:
+    def _buckets(self, view: View, now: Ints) -> list[tuple[Order, TenantBucket]]:
         """The tenants' sums, in order of (end, tenant's first appearance)."""
-        closings = view.closings
-        if not len(closings):
-            return []
-        out = []
-        tenant_of = self._identities.tenant[closings.row]
+        closings, names, out = view.closings, self._identities, []
         # Everything that ends at one moment closes at one event.
-        starts = np.flatnonzero(np.diff(closings.end, prepend=closings.end[0] - 1))
-        for first, last in zip(starts, [*starts[1:], len(closings)], strict=True):
-            numbers, member = np.unique(tenant_of[first:last], return_inverse=True)
-            at = int(closings.at[first])
-
-            def total(values: np.ndarray, first: int = first, last: int = last, member: np.ndarray = member, n: int = len(numbers)) -> list[float]:
-                return np.bincount(member, values[first:last], n).tolist()
-
-            tokens, requests, cost = (total(closings.sums[:, m]) for m in range(3))
-            failed, active = total(closings.failed), np.bincount(member).tolist()
+        starts = np.flatnonzero(np.diff(closings.end, prepend=-1)).tolist()
+        for first, last in zip(starts, [*starts[1:], len(closings.row)], strict=False):
+            numbers, member = np.unique(names.tenant[closings.row[first:last]], return_inverse=True)
+            at, n = int(closings.at[first]), len(numbers)
+            tokens, requests, cost = (np.bincount(member, closings.sums[first:last, m], n) for m in range(3))
+            failed, active = np.bincount(member, closings.failed[first:last], n), np.bincount(member)
             denied: dict[int, dict[str, int]] = {}
-            for k in np.flatnonzero(closings.denied[first:last]):
-                name = self._identities.names[closings.row[first + k]][1]
-                denied.setdefault(int(member[k]), {})[name] = int(closings.denied[first + k])
+            for k in np.flatnonzero(closings.denied[first:last]).tolist():
+                _, identity = names.names[closings.row[first + k]]
+                denied.setdefault(int(member[k]), {})[identity] = int(closings.denied[first + k])
             for k, number in enumerate(numbers.tolist()):
                 bucket = TenantBucket(
                     time=format_millis(int(now[at])),
-                    tenant=self._identities.tenants[number],
+                    tenant=names.tenants[number],
                     end=format_millis(int(closings.end[first])),
                     partition=self._number,
-                    identities=active[k],
+                    identities=int(active[k]),
                     requests=int(requests[k]),
                     failures=int(failed[k]),
-                    tokens=tokens[k],
-                    cost_usd=round(cost[k], 9),
+                    tokens=float(tokens[k]),
+                    cost_usd=round(float(cost[k]), 9),
                     denied=denied.get(k, {}),
                 )
-                out.append(((at, 0, int(last), k), bucket))
+                out.append(((at, 0, last, k), bucket))
         return out
 
 

@@ -1,25 +1,61 @@
 """Finds machines that are suddenly somewhere else."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
-from numba import njit
-from numpy.typing import NDArray
 
+from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
-from detectors.view import Raised, View, digest
+from detectors.view import Raised, View, amount, digest
+from schemas.batch import Codes, Flags, Floats, Hashes, Ints
 from schemas.finding import Kind
 
 _PLACES = 8
 _EARTH_KM = 6371.0
 _ROW = np.dtype([
     ("calls", "i8"), ("first", "i8"), ("here", "i8"), ("hours", "i4"), ("hour", "i8"),
-    ("country", "u8", (_PLACES,)), ("asn", "i8", (_PLACES,)), ("latitude", "f4", (_PLACES,)), ("longitude", "f4", (_PLACES,)),
-    ("accuracy", "f4", (_PLACES,)), ("seen", "i8", (_PLACES,)), ("since", "i8", (_PLACES,)), ("count", "i4", (_PLACES,)),
-    ("suspect", "i1", (_PLACES,)), ("alternated", "i4", (_PLACES,)), ("told", "i1", (_PLACES,)), ("offset", "i8", (_PLACES,)),
+    ("country", "u8", (_PLACES,)), ("asn", "i8", (_PLACES,)), ("latitude", "f4", (_PLACES,)),
+    ("longitude", "f4", (_PLACES,)), ("accuracy", "f4", (_PLACES,)), ("seen", "i8", (_PLACES,)),
+    ("since", "i8", (_PLACES,)), ("count", "i4", (_PLACES,)), ("suspect", "i1", (_PLACES,)),
+    ("alternated", "i4", (_PLACES,)), ("told", "i1", (_PLACES,)), ("offset", "i8", (_PLACES,)),
 ])  # fmt: skip
 _NEW_PLACE, _TRAVEL = 1, 2
+
+
+class _Calls(NamedTuple):
+    row: Ints
+    time: Ints
+    duplicate: Flags
+    excluded: Flags
+    offset: Ints
+    country: Hashes
+    asn: Ints
+    latitude: Floats
+    longitude: Floats
+    accuracy: Floats
+
+
+class _Told(NamedTuple):
+    """What the kernel tells: where, by which pattern, of which of the identity's places, and its state then."""
+
+    at: Ints
+    how: Codes
+    place: Ints
+    state: State
+
+
+class _Limits(NamedTuple):
+    warm_calls: float
+    warm_hours: float
+    enough: float
+    far_km: float
+    fast_kmh: float
+    default_km: float
+    factor: float
+    alternations: float
+    trusted: float
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,8 +77,9 @@ class GeoShift:
 
     What it detects:
         A *place* is a country and a network (AS number). Up to eight are learnt per identity. A place whose country
-        and whose network are both new, with `calls_to_tell` calls from it, is told once, when the identity has a history
-        of `warm_up_calls` calls in `warm_up_hours` distinct hours.
+        and whose network are both new, with `calls_to_tell` calls from it, is told once, when the identity has a
+        history of `warm_up_calls` calls in `warm_up_hours` distinct hours.
+
         *Impossible travel*: calls that go back and forth, `alternations` times, between a known and the new place
         faster than `travel_kmh`, over at least `travel_km` after `accuracy_factor` times both accuracy radii.
 
@@ -66,97 +103,143 @@ class GeoShift:
 
     def judge(self, view: View) -> list[Raised]:
         """One finding when a place is told, and one when travel proves impossible."""
-        batch, n, c = view.batch, len(view.batch), self._config
-        at, how, place, states = np.empty(n, np.int64), np.empty(n, np.int8), np.empty(n, np.int64), np.empty(n, _ROW)
-        told = _judge(
-            self.rows.reach(view.identities), view.row, view.ticked.time, view.ticked.duplicate, batch.excluded,
-            batch.offset, batch.country, batch.asn, batch.latitude, batch.longitude, batch.accuracy,
-            c.warm_up_calls, c.warm_up_hours, c.calls_to_tell, c.travel_km, c.travel_kmh, c.default_accuracy_km,
-            c.accuracy_factor, c.alternations, c.trusted_after_hours * 3_600_000,
-            at, how, place, states,
+        batch, c, n = view.batch, self._config, len(view.batch)
+        calls = _Calls(
+            view.row, view.ticked.time, view.ticked.duplicate, batch.excluded, batch.offset,
+            batch.country, batch.asn, batch.latitude, batch.longitude, batch.accuracy,
         )  # fmt: skip
-        return [self._raised(view, int(at[k]), int(how[k]), int(place[k]), states[k : k + 1]) for k in range(told)]
+        limits = _Limits(
+            float(c.warm_up_calls), float(c.warm_up_hours), float(c.calls_to_tell), c.travel_km, c.travel_kmh,
+            c.default_accuracy_km, c.accuracy_factor, float(c.alternations), c.trusted_after_hours * 3_600_000,
+        )  # fmt: skip
+        told = _Told(np.empty(n, np.int64), np.empty(n, np.int8), np.empty(n, np.int64), np.empty(n, _ROW))
+        count = _judge(self.rows.reach(view.identities), calls, limits, told)
+        return [self._raised(view, told, k) for k in range(count)]
 
-    def _raised(self, view: View, at: int, how: int, place: int, state: NDArray[np.void]) -> Raised:
-        event, row = view.batch.events[at].data, state[0]
-        calls, history = int(row["count"][place]), int(row["calls"])
+    def _raised(self, view: View, told: _Told, k: int) -> Raised:
+        at, place, row, travels = int(told.at[k]), int(told.place[k]), told.state[k], told.how[k] == _TRAVEL
+        event = view.batch.events[at].data
+        calls, jumps, history = int(row["count"][place]), int(row["alternated"][place]), int(row["calls"])
         days = max(0.0, (int(view.ticked.time[at]) - int(row["first"])) / 86_400_000)
         where = f"AS{event.asn} in {event.country}"
-        if how == _TRAVEL:
+        if travels:
             reason = (
-                f"{int(row['alternated'][place])} jumps between {where} and its usual place, each faster than "
+                f"{jumps} jumps between {where} and its usual place, each faster than "
                 f"{self._config.travel_kmh:g} km/h: two clients use this identity at once"
             )
         else:
-            reason = f"{calls} calls from {where}, network and country never seen in {history} calls over {days:.1f} days"
+            reason = (
+                f"{calls} calls from {where}, a network and a country never seen "
+                f"in {amount(history)} calls over {days:.1f} days"
+            )
         return Raised(
-            at=at, closing=-1, row=int(view.row[at]), since=int(row["offset"][place]),
-            severity="high" if how == _TRAVEL else "medium", score=0.9 if how == _TRAVEL else 0.6, window="history",
-            observed=float(row["alternated"][place] if how == _TRAVEL else calls), baseline=0.0, reason=reason, digest=digest(state),
-            usd_per_minute=float(view.velocities.minute[at, 2]),
-            details={"country": event.country or "", "asn": -1 if event.asn is None else event.asn, "pattern": "travel" if how == _TRAVEL else "place"},
-        )  # fmt: skip
+            at=at,
+            closing=-1,
+            row=int(view.row[at]),
+            since=int(row["offset"][place]),
+            severity="high" if travels else "medium",
+            score=0.9 if travels else 0.6,
+            window="history",
+            observed=float(jumps if travels else calls),
+            baseline=0.0,
+            reason=reason,
+            digest=digest(told.state[k : k + 1]),
+            usd_per_minute=round(float(view.velocities.minute[at, 2]), 6),
+            details={
+                "country": event.country or "",
+                "asn": -1 if event.asn is None else event.asn,
+                "pattern": "travel" if travels else "place",
+            },
+        )
 
 
-@njit(cache=True)
-def _apart(lat_a, lon_a, lat_b, lon_b):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+@compiled
+def _apart(lat_a: float, lon_a: float, lat_b: float, lon_b: float) -> float:
     """Great-circle distance in km (haversine); NaN where a coordinate is unknown."""
     p, q = math.radians(lat_a), math.radians(lat_b)
     h = math.sin((q - p) / 2) ** 2 + math.cos(p) * math.cos(q) * math.sin(math.radians(lon_b - lon_a) / 2) ** 2
     return 2 * _EARTH_KM * math.asin(math.sqrt(min(1.0, h)))
 
 
-@njit(cache=True)
-def _judge(rows, row_of, time, duplicate, excluded, offset, country, asn, latitude, longitude, accuracy, warm_calls, warm_hours, enough, far_km, fast_kmh, default_km, factor, alternations, trusted_ms, out_at, out_how, out_place, out_state):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    told = 0
-    for i in range(len(time)):
-        if duplicate[i] or excluded[i] or country[i] == 0 or asn[i] < 0:
+@compiled
+def _place_of(row: Row, country: np.uint64, asn: int) -> tuple[int, bool]:
+    """The number of a place among the identity's, -1 where it is new to it; whether its country and its network are
+    both new. A place under suspicion vouches for nothing."""
+    at, new_country, new_asn = -1, True, True
+    for k in range(_PLACES):
+        if row.count[k] == 0:
             continue
-        row = rows[row_of[i]]
-        t = time[i]
-        at, new_country, new_asn, oldest = -1, True, True, 0
-        for k in range(_PLACES):
-            if row.count[k] == 0:
-                continue
-            if row.country[k] == country[i] and row.asn[k] == asn[i]:
-                at = k
-            # A place under suspicion vouches for nothing.
-            if row.suspect[k] == 0:
-                new_country = new_country and row.country[k] != country[i]
-                new_asn = new_asn and row.asn[k] != asn[i]
-        warm = row.calls >= warm_calls and row.hours >= warm_hours
+        if row.country[k] == country and row.asn[k] == asn:
+            at = k
+        if row.suspect[k] == 0:
+            new_country = new_country and row.country[k] != country
+            new_asn = new_asn and row.asn[k] != asn
+    return at, new_country and new_asn
+
+
+@compiled
+def _room(row: Row) -> int:
+    """Where a new place goes: an empty slot, else the suspect or else the known place that was seen longest ago, so
+    that many new places at once do not push out where the identity always was."""
+    worst = 0
+    for k in range(_PLACES):
+        if row.count[k] == 0:
+            return k
+        if (row.suspect[k], -row.seen[k]) > (row.suspect[worst], -row.seen[worst]):
+            worst = k
+    return worst
+
+
+@compiled
+def _enter(row: Row, at: int, calls: _Calls, i: int, t: int, suspect: bool, default_km: float) -> None:
+    row.country[at] = calls.country[i]
+    row.asn[at] = calls.asn[i]
+    row.latitude[at] = calls.latitude[i]
+    row.longitude[at] = calls.longitude[i]
+    row.accuracy[at] = default_km if np.isnan(calls.accuracy[i]) else calls.accuracy[i]
+    row.count[at] = 0
+    row.alternated[at] = 0
+    row.told[at] = 0
+    row.since[at] = t
+    row.seen[at] = t
+    row.offset[at] = calls.offset[i]
+    row.suspect[at] = 1 if suspect else 0
+
+
+@compiled
+def _impossible(row: Row, here: int, there: int, t: int, limits: _Limits) -> bool:
+    """Whether nothing can travel between two places in the time since the first was seen."""
+    km = _apart(row.latitude[there], row.longitude[there], row.latitude[here], row.longitude[here])
+    km -= limits.factor * (row.accuracy[there] + row.accuracy[here])
+    hours = max(abs(t - row.seen[here]), 1000) / 3_600_000.0
+    return bool(km >= limits.far_km and km / hours >= limits.fast_kmh)
+
+
+@compiled
+def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
+    count = 0
+    for i in range(len(calls.row)):
+        if calls.duplicate[i] or calls.excluded[i] or calls.country[i] == 0 or calls.asn[i] < 0:
+            continue
+        row = rows[calls.row[i]]
+        t = calls.time[i]
+        warm = row.calls >= limits.warm_calls and row.hours >= limits.warm_hours
+        at, new = _place_of(row, calls.country[i], calls.asn[i])
         if at < 0:
-            for k in range(_PLACES):
-                if row.count[k] == 0:
-                    oldest = k
-                    break
-                # Many new places at once must not push out where it always was.
-                if (row.suspect[k], -row.seen[k]) > (row.suspect[oldest], -row.seen[oldest]):
-                    oldest = k
-            at = oldest
-            row.country[at] = country[i]
-            row.asn[at] = asn[i]
-            row.latitude[at] = latitude[i]
-            row.longitude[at] = longitude[i]
-            row.accuracy[at] = default_km if np.isnan(accuracy[i]) else accuracy[i]
-            row.count[at] = 0
-            row.alternated[at] = 0
-            row.told[at] = 0
-            row.since[at] = t
-            row.seen[at] = t
-            row.offset[at] = offset[i]
-            row.suspect[at] = 1 if warm and new_country and new_asn else 0
-        if row.suspect[at] == 1 and t - row.since[at] >= trusted_ms:
+            at = _room(row)
+            if row.here == at:
+                row.here = -1
+            _enter(row, at, calls, i, t, warm and new, limits.default_km)
+        if row.suspect[at] == 1 and t - row.since[at] >= limits.trusted:
             row.suspect[at] = 0
         here = row.here
-        jumped = row.calls > 0 and here != at and row.suspect[at] != row.suspect[here]
-        if jumped:
-            new = at if row.suspect[at] == 1 else here
-            km = _apart(row.latitude[at], row.longitude[at], row.latitude[here], row.longitude[here])
-            km -= factor * (row.accuracy[at] + row.accuracy[here])
-            hours = max(abs(t - row.seen[here]), 1000) / 3_600_000.0
-            if km >= far_km and km / hours >= fast_kmh:
-                row.alternated[new] += 1
+        if (
+            row.calls > 0
+            and here >= 0
+            and row.suspect[at] != row.suspect[here]
+            and _impossible(row, here, at, t, limits)
+        ):
+            row.alternated[at if row.suspect[at] == 1 else here] += 1
         row.here = at
         row.seen[at] = max(row.seen[at], t)
         row.count[at] += 1
@@ -169,16 +252,16 @@ def _judge(rows, row_of, time, duplicate, excluded, offset, country, asn, latitu
                 row.hours += 1
             continue
         how = 0
-        if row.alternated[at] >= alternations:
+        if row.alternated[at] >= limits.alternations:
             how = _TRAVEL
-        elif row.count[at] >= enough:
+        elif row.count[at] >= limits.enough:
             how = _NEW_PLACE
         if how <= row.told[at]:
             continue
         row.told[at] = how
-        out_at[told] = i
-        out_how[told] = how
-        out_place[told] = at
-        out_state[told] = row
-        told += 1
-    return told
+        told.at[count] = i
+        told.how[count] = how
+        told.place[count] = at
+        told.state[count] = row
+        count += 1
+    return count

@@ -39,12 +39,12 @@ class Identities:
     @property
     def tiebreak(self) -> NDArray[np.int64]:
         """By row: a hash of the identity, which orders identities the same wherever they were admitted."""
-        return self._columns.array["tiebreak"]
+        return self._columns.array["tiebreak"][: len(self.names)]
 
     @property
     def tenant(self) -> NDArray[np.int64]:
         """By row: the tenant's number."""
-        return self._columns.array["tenant"]
+        return self._columns.array["tenant"][: len(self.names)]
 
     def _admit(self, key: tuple[str | None, str]) -> int:
         tenant = key[0] or self._directory.tenant_of(key[1])

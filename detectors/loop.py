@@ -1,21 +1,61 @@
 """Finds agents that go round in circles."""
 
+from typing import NamedTuple
+
 import numpy as np
 from msgspec import Struct
-from numba import njit
 
+from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
 from detectors.view import Raised, View, amount, digest
+from schemas.batch import Codes, Flags, Floats, Hashes, Ints
 from schemas.finding import Kind
 
 _PROMPTS, _SESSIONS = 6, 3
 _ROW = np.dtype([
     ("told", "i8"), ("told_by", "i8"),
-    ("prompt", "u8", (_PROMPTS,)), ("count", "f4", (_PROMPTS,)), ("seen", "i8", (_PROMPTS,)), ("since", "i8", (_PROMPTS,)),
-    ("session", "u8", (_SESSIONS,)), ("context", "f4", (_SESSIONS,)), ("step", "f4", (_SESSIONS,)), ("run", "i4", (_SESSIONS,)),
-    ("last", "i8", (_SESSIONS,)),
+    ("prompt", "u8", (_PROMPTS,)), ("count", "f4", (_PROMPTS,)),
+    ("seen", "i8", (_PROMPTS,)), ("since", "i8", (_PROMPTS,)),
+    ("session", "u8", (_SESSIONS,)), ("context", "f4", (_SESSIONS,)), ("step", "f4", (_SESSIONS,)),
+    ("run", "i4", (_SESSIONS,)), ("last", "i8", (_SESSIONS,)),
 ])  # fmt: skip
 _REPEATS, _GROWTH = 1, 2
+_REPEATED = 2.5
+"""Of a prompt's fading count: one honest re-run is no repeat."""
+_UNNAMED_FACTOR = 3.0
+"""Calls that name no session need so many times the repeats: popular prompts come from many sessions."""
+
+
+class _Calls(NamedTuple):
+    row: Ints
+    time: Ints
+    duplicate: Flags
+    excluded: Flags
+    offset: Ints
+    fingerprint: Hashes
+    session: Hashes
+    context: Floats
+
+
+class _Told(NamedTuple):
+    """What the kernel tells: where, by which pattern, (how many, since which offset, of how many calls or by what
+    step), and the identity's state then."""
+
+    at: Ints
+    how: Codes
+    value: Floats
+    state: State
+
+
+class _Limits(NamedTuple):
+    repeats: float
+    block_repeats: float
+    half_life: float
+    steps: float
+    block_steps: float
+    tolerance: float
+    pause: float
+    again: float
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,55 +101,68 @@ class Loop:
 
     def judge(self, view: View) -> list[Raised]:
         """One finding when a loop is first told, one when it is long enough to block, then one a minute."""
-        batch, n = view.batch, len(view.batch)
-        at, how, value, states = np.empty(n, np.int64), np.empty(n, np.int8), np.empty((n, 3)), np.empty(n, _ROW)
-        c = self._config
-        told = _judge(
-            self.rows.reach(view.identities), view.row, view.ticked.time, view.ticked.duplicate, batch.excluded, batch.offset,
+        batch, c, n = view.batch, self._config, len(view.batch)
+        calls = _Calls(
+            view.row, view.ticked.time, view.ticked.duplicate, batch.excluded, batch.offset,
             batch.fingerprint, batch.session, batch.input,
-            c.repeats, c.block_repeats, c.half_life_seconds, c.growth_steps, c.block_growth_steps, c.growth_tolerance,
-            c.growth_pause_seconds * 1000, c.repeat_finding_seconds * 1000,
-            at, how, value, states,
         )  # fmt: skip
-        return [self._raised(view, int(at[k]), int(how[k]), value[k], digest(states[k : k + 1])) for k in range(told)]
+        limits = _Limits(
+            c.repeats, c.block_repeats, c.half_life_seconds * 1000, float(c.growth_steps), float(c.block_growth_steps),
+            c.growth_tolerance, c.growth_pause_seconds * 1000, c.repeat_finding_seconds * 1000,
+        )  # fmt: skip
+        told = _Told(np.empty(n, np.int64), np.empty(n, np.int8), np.empty((n, 3)), np.empty(n, _ROW))
+        count = _judge(self.rows.reach(view.identities), calls, limits, told)
+        return [self._raised(view, told, k) for k in range(count)]
 
-    def _raised(self, view: View, at: int, how: int, value: np.ndarray, state: str) -> Raised:
-        observed, since, spend = float(value[0]), int(value[1]), float(view.velocities.minute[at, 2])
-        minute = view.velocities.minute[at]
-        c = self._config
-        event = view.batch.events[at].data
-        where = f"session {event.session_id}" if event.session_id else "no session named"
-        if how == _REPEATS:
-            usual, blocks, window = c.repeats, observed >= c.block_repeats, f"{c.half_life_seconds:g}s half-life"
-            reason = (
-                f"the same {'call' if value[2] <= 1 else f'{int(value[2])} calls'} repeated {observed:.0f} times "
-                f"at machine pace ({where}, tool {event.tool or 'unknown'}), {amount(minute[0])} tokens and "
-                f"${spend:.2f} in the last minute"
-            )
+    def _raised(self, view: View, told: _Told, k: int) -> Raised:
+        c, at, repeats = self._config, int(told.at[k]), told.how[k] == _REPEATS
+        observed, since, extra = told.value[k].tolist()
+        event, (tokens, _, spend) = view.batch.events[at].data, view.velocities.minute[at].tolist()
+        usual = c.repeats if repeats else float(c.growth_steps)
+        blocks = observed >= (c.block_repeats if repeats else c.block_growth_steps)
+        if repeats:
+            calls = "call" if extra <= 1 else f"{extra:.0f} calls"
+            what = f"the same {calls} repeated {observed:.0f} times at machine pace"
         else:
-            usual, blocks, window = float(c.growth_steps), observed >= c.block_growth_steps, "session"
-            reason = (
-                f"the context grew {observed:.0f} times in a row by about {amount(value[2])} tokens without a pause "
-                f"({where}, tool {event.tool or 'unknown'}), {amount(minute[0])} tokens and ${spend:.2f} in the last minute"
-            )
+            what = f"the context grew {observed:.0f} times in a row by about {amount(extra)} tokens without a pause"
+        where = f"session {event.session_id}" if event.session_id else "no session named"
         return Raised(
-            at=at, closing=-1, row=int(view.row[at]), since=since, severity="high" if blocks else "medium",
-            score=round(min(1.0, observed / (4 * usual)), 4), window=window, observed=observed, baseline=usual, reason=reason,
-            digest=state, deterministic=blocks, usd_per_minute=spend, session=bool(event.session_id),
-            details={"pattern": "repeats" if how == _REPEATS else "growth"},
-        )  # fmt: skip
+            at=at,
+            closing=-1,
+            row=int(view.row[at]),
+            since=int(since),
+            severity="high" if blocks else "medium",
+            score=round(min(1.0, observed / (4 * usual)), 4),
+            window=f"{c.half_life_seconds:g}s half-life" if repeats else "session",
+            observed=round(observed, 3),
+            baseline=usual,
+            reason=(
+                f"{what} ({where}, tool {event.tool or 'unknown'}), "
+                f"{amount(tokens)} tokens and ${spend:.2f} in the last minute"
+            ),
+            digest=digest(told.state[k : k + 1]),
+            deterministic=blocks,
+            usd_per_minute=round(spend, 6),
+            session=bool(event.session_id),
+            details={"pattern": "repeats" if repeats else "growth"},
+        )
 
 
-@njit(cache=True)
-def _repeat(row, key, t, offset, half_life):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Counts a prompt in the identity's six most repeated ones; returns the sum of repeats, how many prompts it is
-    made of, and the first of their offsets."""
+@compiled
+def _faded(row: Row, k: int, t: int, half_life: float) -> float:
+    """The count of the identity's prompt `k`, as much as is left of it at `t`."""
+    return float(row.count[k] * 0.5 ** (max(t - row.seen[k], 0) / half_life))
+
+
+@compiled
+def _repeat(row: Row, key: np.uint64, t: int, offset: int, half_life: float) -> tuple[float, float, int, float]:
+    """Counts a prompt among the identity's six most repeated ones; returns the sum of repeats, how many prompts it is
+    made of, the first of their offsets, and this prompt's own count."""
     at, least = -1, 0
     for k in range(_PROMPTS):
         if row.prompt[k] == key:
             at = k
-        row_age = max(t - row.seen[k], 0) / 1000.0
-        if row.count[k] * 0.5 ** (row_age / half_life) < row.count[least] * 0.5 ** (max(t - row.seen[least], 0) / 1000.0 / half_life):
+        if _faded(row, k, t, half_life) < _faded(row, least, t, half_life):
             least = k
     if at < 0:
         at = least
@@ -117,21 +170,20 @@ def _repeat(row, key, t, offset, half_life):  # type: ignore[no-untyped-def]  # 
         row.count[at] = 0.0
         row.seen[at] = t
         row.since[at] = offset
-    fade = 0.5 ** (max(t - row.seen[at], 0) / 1000.0 / half_life)
-    row.count[at] = row.count[at] * fade + 1.0
+    row.count[at] = _faded(row, at, t, half_life) + 1.0
     row.seen[at] = max(row.seen[at], t)
     total, prompts, since = 0.0, 0.0, offset
     for k in range(_PROMPTS):
-        now = row.count[k] * 0.5 ** (max(t - row.seen[k], 0) / 1000.0 / half_life)
-        if now >= 2.5:  # noqa: PLR2004 - one honest re-run is no repeat
+        now = _faded(row, k, t, half_life)
+        if now >= _REPEATED:
             total += now - 1.0
             prompts += 1.0
             since = min(since, row.since[k])
     return total, prompts, since, row.count[at]
 
 
-@njit(cache=True)
-def _grow(row, key, t, context, tolerance, pause):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+@compiled
+def _grow(row: Row, key: np.uint64, t: int, context: float, tolerance: float, pause: float) -> tuple[int, float]:
     """Follows a session's context; returns how many steady steps in a row it grew, and their mean."""
     at, oldest = -1, 0
     for k in range(_SESSIONS):
@@ -152,7 +204,7 @@ def _grow(row, key, t, context, tolerance, pause):  # type: ignore[no-untyped-de
         steady = abs(step - row.step[at]) <= tolerance * row.step[at]
     if steady:
         row.run[at] += 1
-        row.step[at] += (step - row.step[at]) / row.run[at] if row.run[at] > 1 else step - row.step[at]
+        row.step[at] += (step - row.step[at]) / row.run[at]
     else:
         row.run[at] = 1 if step > 0 and t - row.last[at] <= pause else 0
         row.step[at] = step
@@ -161,38 +213,37 @@ def _grow(row, key, t, context, tolerance, pause):  # type: ignore[no-untyped-de
     return row.run[at], row.step[at]
 
 
-@njit(cache=True)
-def _judge(rows, row_of, time, duplicate, excluded, offset, fingerprint, session, context, repeats, block_repeats, half_life, steps, block_steps, tolerance, pause, again, out_at, out_how, out_value, out_state):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    told = 0
-    for i in range(len(time)):
-        if duplicate[i] or excluded[i]:
+@compiled
+def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
+    count = 0
+    for i in range(len(calls.row)):
+        if calls.duplicate[i] or calls.excluded[i]:
             continue
-        row = rows[row_of[i]]
-        t = time[i]
-        how, value, extra, since, blocks = 0, 0.0, 0.0, offset[i], False
-        if fingerprint[i] != 0:
-            key = fingerprint[i] ^ (session[i] * np.uint64(0x9E3779B97F4A7C15))
-            total, prompts, first, mine = _repeat(row, key, t, offset[i], half_life)
-            factor = 1.0 if session[i] != 0 else 3.0
+        row = rows[calls.row[i]]
+        t = calls.time[i]
+        how, value, extra, since, blocks = 0, 0.0, 0.0, calls.offset[i], False
+        if calls.fingerprint[i] != 0:
+            key = calls.fingerprint[i] ^ (calls.session[i] * np.uint64(0x9E3779B97F4A7C15))
+            total, prompts, first, mine = _repeat(row, key, t, calls.offset[i], limits.half_life)
+            factor = 1.0 if calls.session[i] != 0 else _UNNAMED_FACTOR
             # The call at hand must be one of those that repeat: others of the same identity are not to blame.
-            if total >= repeats * factor and mine >= 2.5:  # noqa: PLR2004
-                how, value, extra, since, blocks = _REPEATS, total, prompts, first, total >= block_repeats * factor
-        if session[i] != 0 and not np.isnan(context[i]):
-            run, step = _grow(row, session[i], t, context[i], tolerance, pause)
-            if how == 0 and run >= steps:
-                how, value, extra, blocks = _GROWTH, float(run), step, run >= block_steps
-        if how == 0:
-            continue
-        by = how * 2 + (1 if blocks else 0)
-        if t - row.told < again and by <= row.told_by:
+            if total >= limits.repeats * factor and mine >= _REPEATED:
+                how, value, extra, since = _REPEATS, total, prompts, first
+                blocks = total >= limits.block_repeats * factor
+        if calls.session[i] != 0 and not np.isnan(calls.context[i]):
+            run, step = _grow(row, calls.session[i], t, calls.context[i], limits.tolerance, limits.pause)
+            if how == 0 and run >= limits.steps:
+                how, value, extra, blocks = _GROWTH, float(run), step, run >= limits.block_steps
+        graver = how * 2 + (1 if blocks else 0)
+        if how == 0 or (t - row.told < limits.again and graver <= row.told_by):
             continue
         row.told = t
-        row.told_by = by
-        out_at[told] = i
-        out_how[told] = how
-        out_value[told, 0] = value
-        out_value[told, 1] = since
-        out_value[told, 2] = extra
-        out_state[told] = row
-        told += 1
-    return told
+        row.told_by = graver
+        told.at[count] = i
+        told.how[count] = how
+        told.value[count, 0] = value
+        told.value[count, 1] = since
+        told.value[count, 2] = extra
+        told.state[count] = row
+        count += 1
+    return count

@@ -1,20 +1,22 @@
 """Finds identities that use far more than they ever did."""
 
+from typing import NamedTuple
+
 import numpy as np
 from msgspec import Struct
-from numba import njit
-from numpy.typing import NDArray
 
+from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
 from detectors.models import CohortModel, VelocityModel
 from detectors.view import Raised, View, amount, digest
-from schemas.batch import WORKLOADS, Codes, Flags
+from detectors.windows import BUCKET
+from schemas.batch import WORKLOADS, Codes, Flags, Floats, Ints
 from schemas.finding import Kind
 
 _ROW = np.dtype([
-    ("record", "f4", (2, 3)), ("usual", "f4", (3,)), ("learnt", "i8"), ("hours", "i4"), ("hour", "i8"), ("closings", "i8"),
-    ("since", "i8"), ("since_offset", "i8"), ("last", "i8"), ("streak", "i4"), ("workload", "i1"),
-    ("shown", "i8"), ("before", "f4", (3,)),
+    ("record", "f4", (2, 3)), ("usual", "f4", (3,)), ("before", "f4", (3,)),
+    ("learnt", "i8"), ("closings", "i8"), ("hours", "i4"), ("hour", "i8"), ("workload", "i1"),
+    ("since", "i8"), ("since_offset", "i8"), ("last", "i8"), ("streak", "i4"), ("shown", "i8"),
 ])  # fmt: skip
 _SHOWN_EVERY = 5_000
 """Milliseconds between two looks of the models at an identity's events; its closed buckets are always looked at."""
@@ -24,8 +26,54 @@ _STEEPEST = 1.5
 """Times the record that one closed bucket may raise it."""
 _DAY = 86_400_000
 _UNITS = ("tokens", "requests", "USD")
+_REQUESTS = 1
 _SPANS = ("1m", "10m")
 _SPAN_MINUTES = (1.0, 10.0)
+
+
+class _Calls(NamedTuple):
+    row: Ints
+    time: Ints
+    skip: Flags
+    offset: Ints
+    workload: Codes
+    minute: Floats
+
+
+class _Closed(NamedTuple):
+    """Closed buckets, and what the kernel says of each: whether it lies in an excursion, and its workload class."""
+
+    at: Ints
+    row: Ints
+    end: Ints
+    minute: Floats
+    tenmin: Floats
+    excess: Flags
+    workload: Codes
+
+
+class _Candidates(NamedTuple):
+    """In order: where, which closed bucket (-1: the event itself), the channel (span * 3 + metric) with the greatest
+    ratio, whether the identity's own record was the measure, and its state then."""
+
+    at: Ints
+    closing: Ints
+    channel: Ints
+    ratio: Floats
+    warm: Flags
+    state: State
+
+
+class _Limits(NamedTuple):
+    """Per workload class where an array; times in ms."""
+
+    ratio: Floats
+    floor: Floats
+    cold: Floats
+    warm_hours: float
+    extreme: float
+    half_life: float
+    adapt: float
 
 
 class ClassConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,9 +139,15 @@ class Spike:
         self._config = config
         self.rows = Rows(_ROW)
         classes = (config.interactive, config.batch, config.agent)
-        self._ratio = np.array([c.ratio for c in classes])
-        self._floor = np.array([(c.floor_tokens, c.floor_requests, c.floor_usd) for c in classes])
-        self._cold = np.array([(c.cold_tokens, c.cold_requests, c.cold_usd) for c in classes])
+        self._limits = _Limits(
+            ratio=np.array([c.ratio for c in classes]),
+            floor=np.array([(c.floor_tokens, c.floor_requests, c.floor_usd) for c in classes]),
+            cold=np.array([(c.cold_tokens, c.cold_requests, c.cold_usd) for c in classes]),
+            warm_hours=float(config.warm_up_hours),
+            extreme=config.extreme_ratio,
+            half_life=config.record_half_life_days * _DAY,
+            adapt=config.adapt_hours * 3_600_000,
+        )
         self._models: dict[int, VelocityModel] = {}
         self._told: dict[int, tuple[int, int]] = {}
         """By row: when it was last told, and how grave it was."""
@@ -101,189 +155,213 @@ class Spike:
 
     def judge(self, view: View) -> list[Raised]:
         """A finding when a spike is told, one when it becomes extreme and lasting, then one a minute."""
-        n, m, c = len(view.batch), len(view.closings), self._config
-        size = n + m
-        at, closing, channel, warm = (np.empty(size, np.int64) for _ in range(4))
-        ratio, states, excess, classes = np.empty(size), np.empty(size, _ROW), np.zeros(m, np.bool_), np.empty(m, np.int8)
-        v, k = view.velocities, view.closings
-        told = _judge(
-            self.rows.reach(view.identities), view.row, view.ticked.time, view.ticked.duplicate, view.batch.excluded, view.batch.offset,
-            view.batch.workload, v.late, v.minute, k.at, k.row, k.end, k.minute, k.tenmin,
-            self._ratio, self._floor, self._cold, c.warm_up_hours, c.extreme_ratio, c.record_half_life_days * _DAY,
-            c.adapt_hours * 3_600_000, excess, classes, at, closing, channel, ratio, warm, states,
-        )  # fmt: skip
+        n, m = len(view.batch), len(view.closings.row)
+        velocities, k = view.velocities, view.closings
+        skip = view.ticked.duplicate | view.batch.excluded | velocities.late
+        calls = _Calls(view.row, view.ticked.time, skip, view.batch.offset, view.batch.workload, velocities.minute)
+        closed = _Closed(k.at, k.row, k.end, k.minute, k.tenmin, np.zeros(m, np.bool_), np.empty(m, np.int8))
+        at, closing, channel = (np.empty(n + m, np.int64) for _ in range(3))
+        found = _Candidates(at, closing, channel, np.empty(n + m), np.empty(n + m, np.bool_), np.empty(n + m, _ROW))
+        count = _judge(self.rows.reach(view.identities), calls, closed, self._limits, found)
         out: list[Raised] = []
         learnt = 0
-        for j in range(told):
-            until = int(closing[j]) if closing[j] >= 0 else _closed_before(view, int(at[j]), learnt)
-            self._learn(view, learnt, until, excess, classes)
-            learnt = until
-            raised = self._confirmed(view, int(at[j]), int(closing[j]), int(channel[j]), float(ratio[j]), bool(warm[j]), states[j : j + 1])
+        for j in range(count):
+            # The models answer as they stood then: after every bucket that had closed, before the one in question.
+            until = int(closing[j]) if closing[j] >= 0 else int(np.searchsorted(closed.at, at[j], side="right"))
+            self._learn(closed, learnt, until)
+            learnt = max(learnt, until)
+            raised = self._confirmed(view, found, j)
             if raised is not None:
                 out.append(raised)
-        self._learn(view, learnt, m, excess, classes)
+        self._learn(closed, learnt, m)
         return out
 
-    def _learn(self, view: View, first: int, last: int, excess: Flags, classes: Codes) -> None:
+    def _learn(self, closed: _Closed, first: int, last: int) -> None:
         """Shows closed buckets `first` to `last` to the River models, but for those in excess."""
-        rows, minute = view.closings.row[first:last].tolist(), view.closings.minute[first:last, 1].tolist()
-        for k, (row, requests) in enumerate(zip(rows, minute, strict=True), first):
-            if excess[k]:
+        requests = closed.minute[first:last, 1].tolist()
+        for k, (row, made) in enumerate(zip(closed.row[first:last].tolist(), requests, strict=True), first):
+            if closed.excess[k]:
                 continue
             model = self._models.get(row)
             if model is None:
                 if len(self._models) >= self._config.model_identities:
                     continue
                 model = self._models[row] = VelocityModel()
-            model.learn(requests)
-            self._cohorts[classes[k]].learn(requests)
+            model.learn(made)
+            self._cohorts[closed.workload[k]].learn(made)
 
-    def _confirmed(self, view: View, at: int, closing: int, channel: int, ratio: float, warm: bool, state: NDArray[np.void]) -> Raised | None:
-        """What the models say of a candidate; None where they find it usual or it was told a moment ago."""
-        c, row = self._config, state[0]
-        number = int(view.row[at] if closing < 0 else view.closings.row[closing])
-        minute = view.velocities.minute[at] if closing < 0 else view.closings.minute[closing]
-        span, metric = divmod(channel, 3)
+    def _confirmed(self, view: View, found: _Candidates, j: int) -> Raised | None:
+        """What the models say of a candidate; None where they find it usual, or it was told a moment ago."""
+        c, at, closing, row = self._config, int(found.at[j]), int(found.closing[j]), found.state[j]
+        ratio, warm = float(found.ratio[j]), bool(found.warm[j])
+        span, metric = divmod(int(found.channel[j]), 3)
+        if closing < 0:
+            number, now, sums = int(view.row[at]), int(view.ticked.time[at]), [view.velocities.minute[at]]
+        else:
+            number, now = int(view.closings.row[closing]), int(view.closings.end[closing])
+            sums = [view.closings.minute[closing], view.closings.tenmin[closing]]
+        tokens, requests, spend = sums[0].tolist()
         model = self._models.get(number)
-        deviations = model.score(float(minute[1]), c.model_warm_up) if model is not None else 0.0
-        if metric == 1 and span == 0 and model is not None and model.count >= c.model_warm_up and deviations < c.deviations:
+        known = model is not None and model.count >= c.model_warm_up
+        deviations = model.score(requests, c.model_warm_up) if model is not None else 0.0
+        if metric == _REQUESTS and span == 0 and known and deviations < c.deviations:
             return None
-        if not warm and metric == 1 and minute[1] <= self._cohorts[int(row["workload"])].reach(c.cohort_warm_up):
+        if metric == _REQUESTS and not warm and requests <= self._cohorts[int(row["workload"])].reach(c.cohort_warm_up):
             return None
-        now = int(view.ticked.time[at]) if closing < 0 else int(view.closings.end[closing])
+        # One bucket has little power; two in a row have it.
+        if closing >= 0 and row["streak"] < 2 and ratio < c.extreme_ratio:
+            return None
         lasted = (now - int(row["since"])) / 1000
         extreme = ratio >= c.extreme_ratio and lasted >= c.sustained_seconds
-        if closing >= 0 and row["streak"] < 2 and ratio < c.extreme_ratio:  # noqa: PLR2004 - one bucket has little power
+        if not self._news(number, now, 2 if extreme else 1):
             return None
-        rank = 2 if extreme else 1
-        told, graver = self._told.get(number, (0, 0))
-        if now - told < c.repeat_finding_seconds * 1000 and rank <= graver:
-            return None
-        self._told[number] = (now, rank)
-        observed = float((minute if span == 0 else view.closings.tenmin[closing])[metric]) / _SPAN_MINUTES[span]
-        record = observed / ratio
-        unit = _UNITS[metric]
-        than = "the most this identity ever reached" if warm else "what its class reaches without a history"
-        reason = (
-            f"{amount(observed)} {unit}/min over {_SPANS[span]}, {ratio:.1f} times {than} ({amount(record)}), for {lasted:.0f} s; "
-            f"{amount(float(minute[0]))} tokens, {amount(float(minute[1]))} calls and ${float(minute[2]):.2f} in the last minute"
-        )
+        observed = float(sums[span][metric]) / _SPAN_MINUTES[span]
+        record, unit = observed / ratio, _UNITS[metric]
+        than = "the most this identity ever reached" if warm else "what is let pass without a history"
         return Raised(
-            at=at, closing=closing, row=number, since=int(row["since_offset"]), severity="critical" if extreme else "high" if ratio >= c.extreme_ratio else "medium",
-            score=round(min(1.0, ratio / (2 * c.extreme_ratio)), 4), window=_SPANS[span], observed=round(observed, 6), baseline=round(record, 6), reason=reason,
-            digest=digest(state), extreme=extreme, usd_per_minute=round(float(minute[2]), 6), baseline_usd_per_minute=round(float(row["before"][2]), 6),
-            details={"unit": f"{unit}/min", "ratio": round(ratio, 3), "deviations": round(deviations, 3), "warm": int(warm), "usual_requests_per_minute": round(model.usual, 3) if model else 0.0},
-        )  # fmt: skip
+            at=at,
+            closing=closing,
+            row=number,
+            since=int(row["since_offset"]),
+            severity="critical" if extreme else "high" if ratio >= c.extreme_ratio else "medium",
+            score=round(min(1.0, ratio / (2 * c.extreme_ratio)), 4),
+            window=_SPANS[span],
+            observed=round(observed, 6),
+            baseline=round(record, 6),
+            reason=(
+                f"{amount(observed)} {unit}/min over {_SPANS[span]}, {ratio:.1f} times {than} ({amount(record)}), "
+                f"for {lasted:.0f} s; "
+                f"{amount(tokens)} tokens, {amount(requests)} calls and ${spend:.2f} in the last minute"
+            ),
+            digest=digest(found.state[j : j + 1]),
+            extreme=extreme,
+            usd_per_minute=round(spend, 6),
+            baseline_usd_per_minute=round(float(row["before"][2]), 6),
+            details={
+                "unit": f"{unit}/min",
+                "ratio": round(ratio, 3),
+                "deviations": round(deviations, 3),
+                "warm": int(warm),
+                "usual_requests_per_minute": round(model.usual, 3) if model is not None else 0.0,
+            },
+        )
+
+    def _news(self, number: int, now: int, gravity: int) -> bool:
+        """Whether an identity's excess is told again: after a while, or because it became graver."""
+        told, before = self._told.get(number, (-_DAY, 0))
+        if now - told < self._config.repeat_finding_seconds * 1000 and gravity <= before:
+            return False
+        self._told[number] = (now, gravity)
+        return True
 
 
-def _closed_before(view: View, at: int, first: int) -> int:
-    """How many buckets had closed when the event at `at` came."""
-    return first + int(np.searchsorted(view.closings.at[first:], at, side="right"))
+@compiled
+def _least(limits: _Limits, workload: int, warm: bool, span: int, metric: int) -> float:
+    """A floor under the record, as a sum over the span: twenty times nothing is still nothing."""
+    minutes = 1.0 if span == 0 else 10.0
+    floor = (
+        limits.floor[workload, metric] if warm else max(limits.floor[workload, metric], limits.cold[workload, metric])
+    )
+    return float(floor * minutes / limits.ratio[workload])
 
 
-@njit(cache=True)
-def _compare(row, sums, spans, ratio_least, floor, cold, warm_hours):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """The greatest ratio of a sum to its record over `spans` windows, and its channel (span * 3 + metric)."""
-    best, channel = 0.0, -1
-    warm = row.hours >= warm_hours
-    for s in range(spans):
-        minutes = 1.0 if s == 0 else 10.0
-        for m in range(3):
-            value = sums[s, m]
-            if value / minutes < floor[m]:
+@compiled
+def _compare(row: Row, sums: Floats, spans: int, workload: int, limits: _Limits) -> tuple[float, int, bool]:
+    """The greatest ratio of a sum to its record over `spans` windows, its channel, and whether the record is own."""
+    best, channel = 0.0, 0
+    warm = row.hours >= limits.warm_hours
+    for span in range(spans):
+        minutes = 1.0 if span == 0 else 10.0
+        for metric in range(3):
+            if sums[span, metric] / minutes < limits.floor[workload, metric]:
                 continue
-            record = row.record[s, m]
-            # A floor under the record: twenty times nothing is still nothing.
-            least = floor[m] * minutes / ratio_least
-            if not warm:
-                least = max(least, cold[m] * minutes / ratio_least)
-            ratio = value / max(record, least)
+            ratio = sums[span, metric] / max(row.record[span, metric], _least(limits, workload, warm, span, metric))
             if ratio > best:
                 best = ratio
-                channel = s * 3 + m
+                channel = span * 3 + metric
     return best, channel, warm
 
 
-@njit(cache=True)
-def _excursion(row, moment, offset):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+@compiled
+def _excursion(row: Row, moment: int, offset: int) -> None:
+    """Notes an excess at `moment`: it starts an excursion, or goes on with one."""
     if moment - row.last > _QUIET:
         row.since = moment
         row.since_offset = offset
         row.streak = 0
-        for m in range(3):
-            row.before[m] = row.usual[m]
+        for metric in range(3):
+            row.before[metric] = row.usual[metric]
     row.last = max(row.last, moment)
 
 
-@njit(cache=True)
-def _judge(rows, row_of, time, duplicate, excluded, offset, workload, late, minute, c_at, c_row, c_end, c_minute, c_tenmin, ratio_least, floors, colds, warm_hours, extreme, half_life, adapt, excess, classes, out_at, out_closing, out_channel, out_ratio, out_warm, out_state):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    told, k, n = 0, 0, len(time)
+@compiled
+def _learn_record(row: Row, sums: Floats, workload: int, warm: bool, inside: bool, since: int, limits: _Limits) -> None:
+    """Raises the records to what closed. An excess is let in slowly, so that what lasts becomes the new usual; and
+    the foot of a steep rise must not raise the record that its summit is held against."""
+    fade = 1.0 if inside else 0.5 ** (since / limits.half_life)
+    steepest = np.exp(min(since, _QUIET) / limits.adapt) if inside else _STEEPEST if warm else np.inf
+    for span in range(2):
+        for metric in range(3):
+            base = max(row.record[span, metric], _least(limits, workload, True, span, metric))
+            row.record[span, metric] = max(row.record[span, metric] * fade, min(sums[span, metric], base * steepest))
+
+
+@compiled
+def _tell(
+    found: _Candidates, count: int, at: int, closing: int, channel: int, ratio: float, warm: bool, row: Row
+) -> int:
+    found.at[count] = at
+    found.closing[count] = closing
+    found.channel[count] = channel
+    found.ratio[count] = ratio
+    found.warm[count] = warm
+    found.state[count] = row
+    return count + 1
+
+
+@compiled
+def _judge(rows: State, calls: _Calls, closed: _Closed, limits: _Limits, found: _Candidates) -> int:
+    count, k, n = 0, 0, len(calls.row)
     sums = np.zeros((2, 3))
     for i in range(n + 1):
-        while k < len(c_row) and (c_at[k] == i or i == n):
-            row = rows[c_row[k]]
-            end = c_end[k]
-            for m in range(3):
-                sums[0, m] = c_minute[k, m]
-                sums[1, m] = c_tenmin[k, m]
-            kind = row.workload
-            classes[k] = kind
-            ratio, channel, warm = _compare(row, sums, 2, ratio_least[kind], floors[kind], colds[kind], warm_hours)
-            least = 1.0 / ratio_least[kind]
-            since_learnt = min(end - row.learnt, _DAY) if row.learnt > 0 else 0
+        while k < len(closed.row) and closed.at[k] == i:
+            row = rows[closed.row[k]]
+            end, workload = closed.end[k], row.workload
+            for metric in range(3):
+                sums[0, metric] = closed.minute[k, metric]
+                sums[1, metric] = closed.tenmin[k, metric]
+            ratio, channel, warm = _compare(row, sums, 2, workload, limits)
+            since = min(end - row.learnt, _DAY) if row.learnt > 0 else 0
             row.learnt = max(row.learnt, end)
             row.closings += 1
             if row.hour != end // 3_600_000:
                 row.hour = end // 3_600_000
                 row.hours += 1
-            inside = ratio >= ratio_least[kind]
-            if inside or end - row.last <= _QUIET:
-                # What lasts is let in slowly, so that a lasting change becomes the new usual.
-                gain = np.exp(min(since_learnt, _QUIET) / adapt)
-                for s in range(2):
-                    for m in range(3):
-                        base = max(row.record[s, m], floors[kind, m] * (1.0 if s == 0 else 10.0) * least)
-                        row.record[s, m] = max(row.record[s, m], min(sums[s, m], base * gain))
-                excess[k] = True
-            else:
-                fade = 0.5 ** (since_learnt / half_life)
-                for s in range(2):
-                    for m in range(3):
-                        base = max(row.record[s, m], floors[kind, m] * (1.0 if s == 0 else 10.0) * least)
-                        # The foot of a steep rise must not raise the record that its summit is held against.
-                        row.record[s, m] = max(row.record[s, m] * fade, min(sums[s, m], _STEEPEST * base) if warm else sums[s, m])
-                for m in range(3):
-                    row.usual[m] += (sums[0, m] - row.usual[m]) * max(0.02, 1.0 / row.closings)
-            if inside:
-                _excursion(row, end - 10_000, offset[i] if i < n else -1)
+            excess = ratio >= limits.ratio[workload]
+            inside = excess or end - row.last <= _QUIET
+            _learn_record(row, sums, workload, warm, inside, since, limits)
+            if not inside:
+                for metric in range(3):
+                    row.usual[metric] += (sums[0, metric] - row.usual[metric]) * max(0.02, 1.0 / row.closings)
+            closed.excess[k] = inside
+            closed.workload[k] = workload
+            if excess:
+                _excursion(row, end - BUCKET, calls.offset[i] if i < n else -1)
                 row.streak += 1
-                out_at[told] = i
-                out_closing[told] = k
-                out_channel[told] = channel
-                out_ratio[told] = ratio
-                out_warm[told] = warm
-                out_state[told] = row
-                told += 1
+                count = _tell(found, count, i, k, channel, ratio, warm, row)
             else:
                 row.streak = 0
             k += 1
-        if i == n or duplicate[i] or excluded[i] or late[i]:
+        if i == n or calls.skip[i]:
             continue
-        row = rows[row_of[i]]
-        row.workload = workload[i]
-        kind = workload[i]
-        for m in range(3):
-            sums[0, m] = minute[i, m]
-        ratio, channel, warm = _compare(row, sums, 1, ratio_least[kind], floors[kind], colds[kind], warm_hours)
-        if ratio >= extreme:
-            _excursion(row, time[i], offset[i])
-            if time[i] - row.shown >= _SHOWN_EVERY:
-                row.shown = time[i]
-                out_at[told] = i
-                out_closing[told] = -1
-                out_channel[told] = channel
-                out_ratio[told] = ratio
-                out_warm[told] = warm
-                out_state[told] = row
-                told += 1
-    return told
+        row = rows[calls.row[i]]
+        row.workload = calls.workload[i]
+        for metric in range(3):
+            sums[0, metric] = calls.minute[i, metric]
+        ratio, channel, warm = _compare(row, sums, 1, row.workload, limits)
+        if ratio >= limits.extreme:
+            _excursion(row, calls.time[i], calls.offset[i])
+            if calls.time[i] - row.shown >= _SHOWN_EVERY:
+                row.shown = calls.time[i]
+                count = _tell(found, count, i, -1, channel, ratio, warm, row)
+    return count

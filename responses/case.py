@@ -112,4 +112,3 @@ class Case:
 
 def _weight(finding: Finding) -> tuple[bool, int, float]:
     return finding.evidence.deterministic, _SEVERITIES.index(finding.severity), finding.score
-

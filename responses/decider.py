@@ -75,7 +75,9 @@ class Decider:
             for scope, subject in sorted(scopes):
                 out += self._restore(case, scope, subject, reason, request.request_id, manual=True)
             return out
-        return out + self._block(case, Answer(request.action, "identity", request.identity), reason, request.request_id, None, manual=True)
+        return out + self._block(
+            case, Answer(request.action, "identity", request.identity), reason, request.request_id, None, manual=True
+        )
 
     # -- findings -------------------------------------------------------------------------------------------------
 
@@ -90,7 +92,10 @@ class Decider:
         response = self._config.response
         if forbidden(finding, self._directory, response, arrived) is not None:
             return [incident]
-        escaped = any(scope == "session" and self._now - block.since > response.renew_seconds * 1000 for (scope, _), block in case.blocks.items())
+        escaped = any(
+            scope == "session" and self._now - block.since > response.renew_seconds * 1000
+            for (scope, _), block in case.blocks.items()
+        )
         wanted = answer(finding, case.risk.families(self._now), case.risk.total(self._now), response, escaped=escaped)
         if wanted is None or STRICTNESS[wanted.action] <= self._strictness_over(case, wanted):
             return [incident]
@@ -101,39 +106,60 @@ class Decider:
             incident = None
         out = self._block(case, wanted, finding.reason, finding.finding_id, finding)
         # The incident as it stands after the block says all that it said before.
-        return out if out else [incident] if incident is not None else []
+        return out or ([incident] if incident is not None else [])
 
     def _strictness_over(self, case: Case, wanted: Answer) -> int:
         """The strictness of what already blocks all that `wanted` would."""
-        wide = [block for (scope, subject), block in case.blocks.items() if scope == "identity" or (scope, subject) == (wanted.scope, wanted.subject)]
+        wide = [
+            block
+            for (scope, subject), block in case.blocks.items()
+            if scope == "identity" or (scope, subject) == (wanted.scope, wanted.subject)
+        ]
         return max((STRICTNESS[block.action] for block in wide), default=0)
 
     # -- commands -------------------------------------------------------------------------------------------------
 
-    def _block(self, case: Case, wanted: Answer, reason: str, cause: str, finding: Finding | None, *, manual: bool = False) -> list[Outcome]:
+    def _block(
+        self, case: Case, wanted: Answer, reason: str, cause: str, finding: Finding | None, *, manual: bool = False
+    ) -> list[Outcome]:
         held = case.blocks.get((wanted.scope, wanted.subject))
         if held is not None and held.manual and not manual and STRICTNESS[held.action] >= STRICTNESS[wanted.action]:
             return []
-        lasting = manual or wanted.action == "revoke" or case.blocks_within_day(self._now) + 1 >= self._config.response.permanent_after_blocks
+        lasting = (
+            manual
+            or wanted.action == "revoke"
+            or case.blocks_within_day(self._now) + 1 >= self._config.response.permanent_after_blocks
+        )
         escalates = held is not None or bool(case.blocks)
         if escalates and not manual:
             # One flare-up that climbs the ladder is one block, not two.
             lasting = wanted.action == "revoke" or any(block.expires is None for block in case.blocks.values())
         expires = None if lasting else self._now + self._period(wanted.action)
         limits = self._limits(finding) if wanted.action == "throttle" else None
-        command = self._command(case, wanted.action, wanted.scope, wanted.subject, expires, reason, cause, manual=manual, limits=limits)
+        command = self._command(
+            case, wanted.action, wanted.scope, wanted.subject, expires, reason, cause, manual=manual, limits=limits
+        )
         if not escalates:
             case.block_starts.append(self._now)
             self._caps.count(case.tenant, case.identity, self._now)
         case.blocks[wanted.scope, wanted.subject] = InForce(
-            wanted.action, wanted.scope, wanted.subject, expires, held.since if held else self._now, command.command_id, reason, manual
+            wanted.action,
+            wanted.scope,
+            wanted.subject,
+            expires,
+            held.since if held else self._now,
+            command.command_id,
+            reason,
+            manual,
         )
         if expires is not None:
             self._look_again(case, expires - int(self._config.response.renew_seconds * 1000))
         incident = case.responded(wanted.action, command.command_id, command.time)
         return [command, *([incident] if incident else [])]
 
-    def _restore(self, case: Case, scope: Scope, subject: str, reason: str, cause: str, *, manual: bool = False) -> list[Outcome]:
+    def _restore(
+        self, case: Case, scope: Scope, subject: str, reason: str, cause: str, *, manual: bool = False
+    ) -> list[Outcome]:
         case.blocks.pop((scope, subject), None)
         command = self._command(case, "restore", scope, subject, None, reason, cause, manual=manual)
         incident = case.responded("restore", command.command_id, command.time)
@@ -149,7 +175,7 @@ class Decider:
         self._epochs[key] = epoch
         incident = case.incident
         return Command(
-            command_id="cmd-" + xxh3_64_hexdigest("\0".join((case.tenant, scope, subject, action, cause)).encode()),
+            command_id="cmd-" + xxh3_64_hexdigest(f"{case.tenant}\0{scope}\0{subject}\0{action}\0{cause}".encode()),
             time=format_millis(self._now),
             tenant=case.tenant,
             identity=case.identity,
@@ -180,13 +206,19 @@ class Decider:
             if active > block.expires - response.renew_if_active_seconds * 1000:
                 block.expires = now + self._period(block.action)
                 reason = f"still active; {block.reason}"
-                command = self._command(case, block.action, scope, subject, block.expires, reason, f"renew:{block.command_id}")
+                command = self._command(
+                    case, block.action, scope, subject, block.expires, reason, f"renew:{block.command_id}"
+                )
                 block.command_id = command.command_id
                 incident = case.responded(block.action, command.command_id, command.time)
                 out += [command, *([incident] if incident else [])]
             elif now >= block.expires:
                 out += self._restore(case, scope, subject, "expired: quiet since", f"expiry:{block.command_id}")
-        upcoming = [int(block.expires - response.renew_seconds * 1000) for block in case.blocks.values() if block.expires is not None]
+        upcoming = [
+            int(block.expires - response.renew_seconds * 1000)
+            for block in case.blocks.values()
+            if block.expires is not None
+        ]
         # A block that may yet be renewed is looked at once more at its expiry itself.
         for due, expires in ((due, due + int(response.renew_seconds * 1000)) for due in upcoming):
             self._look_again(case, due if due > now else expires)

@@ -14,9 +14,9 @@ def approval_of(finding: Finding, directory: Directory) -> Approval | None:
         return None
     moment = parse_millis(finding.time)
     for approval in directory.approvals:
-        if approval.identity == finding.identity and approval.covers(moment):
-            if finding.baseline <= 0 or finding.observed <= approval.max_multiplier * finding.baseline:
-                return approval
+        within = finding.baseline <= 0 or finding.observed <= approval.max_multiplier * finding.baseline
+        if within and approval.identity == finding.identity and approval.covers(moment):
+            return approval
     return None
 
 

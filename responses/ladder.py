@@ -8,6 +8,8 @@ from responses.config import FAMILY, Block, Family, Response
 from schemas.command import STRICTNESS, Scope
 from schemas.finding import Finding
 
+_OF_THEFT: tuple[Family, ...] = ("place", "velocity", "sharing", "mix", "sleep")
+
 
 class Answer(Struct, frozen=True):
     """A block on `subject` within `scope`; `exempt` from the caps when a deterministic rule told."""
@@ -18,7 +20,9 @@ class Answer(Struct, frozen=True):
     exempt: bool = False
 
 
-def answer(finding: Finding, families: Sequence[Family], risk: float, response: Response, *, escaped: bool) -> Answer | None:
+def answer(
+    finding: Finding, families: Sequence[Family], risk: float, response: Response, *, escaped: bool
+) -> Answer | None:
     """The block that a finding, with the families that hold risk by now, asks for; None where an alert is enough.
 
     `escaped` tells that a narrower block is in force and did not stop it. The place alone never blocks.
@@ -27,13 +31,14 @@ def answer(finding: Finding, families: Sequence[Family], risk: float, response: 
     ladder = response.ladder(evidence.workload)
     answers: list[Answer] = []
     if evidence.deterministic:
-        narrow = evidence.session_id is not None and not escaped
-        scope, subject = ("session", evidence.session_id) if narrow and evidence.session_id else ("identity", finding.identity)
-        answers.append(Answer(ladder.deterministic, scope, subject, exempt=True))
+        if evidence.session_id and not escaped:
+            answers.append(Answer(ladder.deterministic, "session", evidence.session_id, exempt=True))
+        else:
+            answers.append(Answer(ladder.deterministic, "identity", finding.identity, exempt=True))
     if evidence.extreme:
         answers.append(Answer(ladder.extreme, "identity", finding.identity))
     if len(families) >= response.families_to_block and risk >= response.block_risk:
-        if "place" in families and evidence.credential_id and FAMILY[finding.kind] in ("place", "velocity", "sharing", "mix", "sleep"):
+        if "place" in families and evidence.credential_id and FAMILY[finding.kind] in _OF_THEFT:
             # Theft blocks the credential: rotating it heals.
             answers.append(Answer(ladder.theft, "credential", evidence.credential_id))
         else:

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 
 class DeadLetter(Struct, frozen=True):
-    """`raw` holds the record's bytes (base64 in JSON). `offset` is its place in `topic`/`partition`; `time` RFC 3339."""
+    """`raw` holds the bytes (base64 in JSON), `offset` the place in `topic` and `partition`; `time` is RFC 3339."""
 
     time: str
     topic: str

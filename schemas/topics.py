@@ -23,7 +23,10 @@ class Topic(Struct, frozen=True):
 
 TOPICS = (
     # The broker's own stamp: a gateway's clock decides nothing about lateness or backlog.
-    Topic(USAGE, {"retention.ms": str(7 * _DAY), "message.timestamp.type": "LogAppendTime", "max.message.bytes": "2097152"}),
+    Topic(
+        USAGE,
+        {"retention.ms": str(7 * _DAY), "message.timestamp.type": "LogAppendTime", "max.message.bytes": "2097152"},
+    ),
     Topic(SIGNALS, {"retention.ms": str(7 * _DAY)}),
     Topic(INCIDENTS, {"retention.ms": str(30 * _DAY)}),
     Topic(REQUESTS, {"retention.ms": str(30 * _DAY)}),

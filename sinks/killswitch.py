@@ -61,7 +61,10 @@ class Signer:
     def token(self, payload: dict[str, Any], kind: str) -> bytes:
         """The compact JWS of `payload`, `typ` as given."""
         header = {"alg": "RS256", "typ": kind, "kid": self._key.thumbprint()}
-        return jws.serialize_compact(header, json.dumps(payload, separators=(",", ":")).encode(), self._key, ["RS256"]).encode()
+        token: str = jws.serialize_compact(
+            header, json.dumps(payload, separators=(",", ":")).encode(), self._key, ["RS256"]
+        )
+        return token.encode()
 
     def records(self, command: Command, issued: int) -> list[SignedRecord]:
         """The command's records, published at `issued` (ms): for the gateways and for the audit. A shadow command
@@ -105,7 +108,8 @@ class Verifier:
             raise ValueError(f"not signed by a key that is trusted: {type(error).__name__}") from error
         if signed.headers().get("typ") != kind:
             raise ValueError("signed, but for another purpose")
-        return signed.payload
+        payload: bytes = signed.payload
+        return payload
 
 
 def new_keys(private: Path, public: Path) -> str:
@@ -123,7 +127,7 @@ def new_keys(private: Path, public: Path) -> str:
     private.touch(mode=0o600)
     private.write_bytes(pem)
     key = RSAKey.import_key(pem)
-    kid = key.thumbprint()
+    kid: str = key.thumbprint()
     entry = {**key.as_dict(private=False), "kid": kid, "alg": "RS256", "use": "sig"}
     public.write_text(json.dumps({"keys": [entry]}, indent=1) + "\n")
     return kid

@@ -24,14 +24,21 @@ from streams.settings import Settings, SettingsError, read_settings
 USERS_MISTAKE = 2
 _SHOWN_REJECTS = 5
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Notices within seconds that an AI-gateway identity is misused, and cuts it off.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Notices within seconds that an AI-gateway identity is misused, and cuts it off.",
+)
 keys = typer.Typer(no_args_is_help=True, help="The keys that sign commands.")
 policy = typer.Typer(no_args_is_help=True, help="The policy: every threshold and response.")
 app.add_typer(keys, name="keys")
 app.add_typer(policy, name="policy")
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
-PolicyOption = Annotated[str | None, typer.Option("--policy", help="policy.toml; else TRIPSWITCH_POLICY, ./policy.toml, the one installed.")]
+PolicyOption = Annotated[
+    str | None, typer.Option("--policy", help="policy.toml; else TRIPSWITCH_POLICY, ./policy.toml, the one installed.")
+]
 DirectoryOption = Annotated[Path | None, typer.Option("--directory", help="Who the identities are: JSON or TOML.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For a program to read.")]
 AppName = Literal["detect", "decide", "archive", "notify"]
@@ -49,10 +56,9 @@ def _one_line() -> Iterator[None]:
         PolicyError, SettingsError, DirectoryError, EventsError, BadKey, Unreachable, SchemaError, PartitionsDiffer,
         OSError, ValueError,
     ) as error:  # fmt: skip
+        text = str(error)
         if isinstance(error, OSError) and error.filename:
             text = f"{error.filename}: {error.strerror}"
-        else:
-            text = str(error)
         _errors.print(f"tripswitch: {text}", markup=False)
         raise typer.Exit(USERS_MISTAKE) from error
 
@@ -65,11 +71,15 @@ def _directory(path: Path | None, settings: Settings) -> Directory:
 @app.command()
 def replay(
     events: Annotated[str, typer.Argument(help="A .jsonl or .jsonl.gz file of usage events, or - for standard input.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for findings, incidents, commands (.jsonl) and summary.json.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for findings, incidents, commands (.jsonl) and summary.json.")
+    ],
     directory: DirectoryOption = None,
     policy_file: PolicyOption = None,
     partitions: Annotated[int, typer.Option(min=1, max=4096, help="Split as Kafka would.")] = 1,
-    chunk: Annotated[int, typer.Option(min=1, max=1 << 20, help="Events taken at once; the answer is the same for any.")] = 4096,
+    chunk: Annotated[
+        int, typer.Option(min=1, max=1 << 20, help="Events taken at once; the answer is the same for any.")
+    ] = 4096,
     as_json: JsonOption = False,
 ) -> None:
     """Runs detection and decision over a file, without a broker."""
@@ -86,24 +96,34 @@ def replay(
                 _errors.print(f"{events}:{line}: rejected: {reason}", markup=False)
 
         with _progress(events) as advance:
-            summary = run(events, out, loaded, known, partitions=partitions, chunk=chunk, on_rejected=on_rejected, on_chunk=advance)
+            summary = run(
+                events,
+                out,
+                loaded,
+                known,
+                partitions=partitions,
+                chunk=chunk,
+                on_rejected=on_rejected,
+                on_chunk=advance,
+            )
     if rejected[0] > _SHOWN_REJECTS:
         _errors.print(f"{events}: {rejected[0] - _SHOWN_REJECTS} more lines rejected")
     if as_json:
         print(json.dumps(msgspec.to_builtins(summary)))
         return
     print(
-        f"{summary.events} events of {summary.identities} identities in {summary.seconds:.1f} s ({summary.events_per_second:,.0f}/s): "
+        f"{summary.events} events of {summary.identities} identities in {summary.seconds:.1f} s "
+        f"({summary.events_per_second:,.0f}/s): "
         f"{summary.findings} findings, {summary.incidents} incidents, {summary.commands} commands in {out}"
     )
     print(f"{summary.duplicates} duplicates, {summary.late} late, {summary.rejected} rejected")
 
 
 @contextmanager
-def _progress(events: str) -> Iterator[Callable[[int], None]]:
+def _progress(events: str) -> Iterator[Callable[[int], None] | None]:
     """Counts events on a terminal; silent elsewhere."""
     if not sys.stderr.isatty():
-        yield lambda lines: None
+        yield None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_errors, transient=True) as bar:
@@ -137,7 +157,9 @@ def run(name: Annotated[AppName, typer.Argument(metavar="detect|decide|archive|n
         settings = read_settings()
         missing = [topic.name for topic in TOPICS if topic.name not in reach(settings.kafka)]
         if missing:
-            raise SettingsError(f"the broker at {settings.kafka.bootstrap} lacks {', '.join(missing)}; run `tripswitch init` first")
+            raise SettingsError(
+                f"the broker at {settings.kafka.bootstrap} lacks {', '.join(missing)}; run `tripswitch init` first"
+            )
         if name == "archive":
             from sinks.clickhouse import ClickHouseSink
 
@@ -160,7 +182,11 @@ def _order(action: Any, target: str, reason: str, as_json: bool) -> None:
         signer = Signer.read(Path(settings.signing.key), issuer=settings.signing.issuer, contact="")
         request = make_request(action, tenant, identity, reason, os.environ.get("USER") or getpass.getuser())
         send(request, signer, settings.kafka)
-    print(json.dumps(msgspec.to_builtins(request)) if as_json else f"{action} of {tenant}/{identity} asked for: {request.request_id}")
+    print(
+        json.dumps(msgspec.to_builtins(request))
+        if as_json
+        else f"{action} of {tenant}/{identity} asked for: {request.request_id}"
+    )
 
 
 Target = Annotated[str, typer.Argument(metavar="TENANT/SUBJECT")]
@@ -201,7 +227,9 @@ def keys_new() -> None:
 
 
 @policy.command("check")
-def policy_check(path: Annotated[str | None, typer.Argument(help="The policy; else the one that would be used.")] = None) -> None:
+def policy_check(
+    path: Annotated[str | None, typer.Argument(help="The policy; else the one that would be used.")] = None,
+) -> None:
     """Says whether a policy can be used."""
     with _one_line():
         loaded = read_policy(find_policy(path))
@@ -209,11 +237,17 @@ def policy_check(path: Annotated[str | None, typer.Argument(help="The policy; el
 
 
 @policy.command("show")
-def policy_show(path: Annotated[str | None, typer.Argument(help="The policy; else the one that would be used.")] = None) -> None:
+def policy_show(
+    path: Annotated[str | None, typer.Argument(help="The policy; else the one that would be used.")] = None,
+) -> None:
     """Prints the policy in use, as JSON."""
     with _one_line():
         loaded = read_policy(find_policy(path))
-        print(json.dumps({"path": loaded.path, "version": loaded.version, "policy": msgspec.to_builtins(loaded.policy)}, indent=1))
+        print(
+            json.dumps(
+                {"path": loaded.path, "version": loaded.version, "policy": msgspec.to_builtins(loaded.policy)}, indent=1
+            )
+        )
 
 
 def main() -> None:

@@ -45,7 +45,8 @@ class Decision:
         self._heard: dict[int, float] = {}
 
     def take(self, topic: str, number: int, chunk: Sequence[Any]) -> list[Record]:
-        """What follows from a chunk of partition `number` of `topic`, in order. Records taken before are passed over."""
+        """What follows from a chunk of partition `number` of `topic`, in order. Records taken before are
+        passed over."""
         decider = self._deciders.get(number)
         if decider is None:
             decider = self._deciders[number] = Decider(self._policy.for_responses, self._directory)
@@ -93,7 +94,10 @@ class Decision:
         for outcome in outcomes:
             if isinstance(outcome, Command):
                 # The kill switch has the signals' partitions: a tenant's commands are written by its one owner.
-                out += [Record(r.topic, r.key.encode(), r.value, number, r.headers) for r in self._signer.records(outcome, issued)]
+                out += [
+                    Record(r.topic, r.key.encode(), r.value, number, r.headers)
+                    for r in self._signer.records(outcome, issued)
+                ]
             else:
                 out.append(Record(INCIDENTS, outcome.tenant.encode(), encode(outcome)))
         # The gateways before the analysts.
@@ -101,7 +105,14 @@ class Decision:
 
 
 def _dead_letter(record: Any, reason: str) -> Record:
-    letter = DeadLetter(format_millis(max(0, record.timestamp)), record.topic, record.partition, record.offset, reason, record.value or b"")
+    letter = DeadLetter(
+        format_millis(max(0, record.timestamp)),
+        record.topic,
+        record.partition,
+        record.offset,
+        reason,
+        record.value or b"",
+    )
     return Record(DEAD_LETTERS, record.key, encode(letter))
 
 

@@ -1,4 +1,4 @@
-"""The `detect` app: llm.usage in; findings and tenants' sums out to llm.signals, what can't be read to llm.dead-letters.
+"""The `detect` app: llm.usage in; findings and tenants' sums out to llm.signals, the unreadable to llm.dead-letters.
 
     tripswitch run detect       (also: faust -A streams.detect:app worker)
 
@@ -56,21 +56,16 @@ class Detection:
             if record.offset <= reached:
                 continue
             try:
-                event = decode_usage(record.value or b"")
-                ahead = to_millis(event.time) - record.timestamp
-                if record.timestamp > 0 and ahead > AHEAD:
-                    raise Malformed(f"time is {ahead / 1000:.0f} s ahead of the broker's clock")
+                events.append(_read(record))
+                places.append((record.offset, record.timestamp))
             except Malformed as error:
                 tick = _tick_of(record.value)
                 if tick is None:
                     out.append(_dead_letter(record, str(error)))
-                    continue
-                out += self._advance(partition, events, places)
-                events, places = [], []
-                out += [_signal(told) for told in partition.idle_until(tick)]
-                continue
-            events.append(event)
-            places.append((record.offset, record.timestamp))
+                else:
+                    out += self._advance(partition, events, places)
+                    events, places = [], []
+                    out += [_signal(told) for told in partition.idle_until(tick)]
         out += self._advance(partition, events, places)
         self._reached[number] = max(reached, chunk[-1].offset)
         self._heard[number] = time.monotonic()
@@ -97,6 +92,15 @@ class Detection:
             return []
         offsets, arrived = zip(*places, strict=True)
         return [_signal(told) for told in partition.take(to_batch(events, offsets, [max(0, t) for t in arrived]))]
+
+
+def _read(record: Any) -> UsageEvent:
+    """The record's event. Raises Malformed, also where its time is ahead of the broker's clock."""
+    event = decode_usage(record.value or b"")
+    ahead = to_millis(event.time) - record.timestamp
+    if record.timestamp > 0 and ahead > AHEAD:
+        raise Malformed(f"time is {ahead / 1000:.0f} s ahead of the broker's clock")
+    return event
 
 
 def _signal(told: Told) -> Record:

@@ -88,5 +88,3 @@ def gather(app: faust.App, source: faust.TopicT, name: str, write: Write, *, eve
         gathering.forget(revoked)
 
     return gathering
-
-

@@ -44,11 +44,13 @@ def make_topics(kafka: Kafka) -> Iterator[str]:
         Unreachable: the broker does not answer, or refuses.
     """
     have = reach(kafka)
-    differ = {topic.name: have[topic.name] for topic in TOPICS if have.get(topic.name, kafka.partitions) != kafka.partitions}
+    differ = {
+        topic.name: have[topic.name] for topic in TOPICS if have.get(topic.name, kafka.partitions) != kafka.partitions
+    }
     if differ:
         found = ", ".join(f"{name} has {count}" for name, count in differ.items())
         raise PartitionsDiffer(
-            f"{kafka.partitions} partitions are asked for, but {found}. The number can't change in place, because every "
+            f"{kafka.partitions} partitions are asked for, but {found}. The number can't change in place: every "
             "identity would move. Set KAFKA_PARTITIONS to what there is, or migrate: stop the workers once they have "
             "read everything, delete the topics, run init again, and let the gateways publish anew"
         )

@@ -1,6 +1,6 @@
 """The `notify` app: llm.incidents in, one Slack message per incident out, edited as the incident changes.
 
-    tripswitch run notify       (also: faust -A streams.notify:app worker)
+tripswitch run notify       (also: faust -A streams.notify:app worker)
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ def make(sink: SlackSink, kafka: Kafka) -> faust.App:
             await sink.write(incidents)
         except Reject as error:
             # The rest was delivered. The incident itself is in Kafka and ClickHouse; only Slack will never show it.
-            app.log.error("Slack refused an incident for good: %s", error.reason)
+            app.log.warning("Slack refused an incident for good: %s", error.reason)
 
     gather(app, source, "notify", write, every=_EVERY_SECONDS)
     return app
@@ -55,7 +55,7 @@ def _incident(record: Any, app: faust.App) -> Incident | None:
     try:
         return decode_incident(record.value or b"")
     except msgspec.MsgspecError as error:
-        app.log.error("no incident at %s/%d offset %d: %s", record.topic, record.partition, record.offset, error)
+        app.log.warning("no incident at %s/%d offset %d: %s", record.topic, record.partition, record.offset, error)
         return None
 
 

@@ -21,7 +21,9 @@ _SECONDS = 15.0
 
 def make_request(action: Order, tenant: str, identity: str, reason: str, by: str) -> Request:
     """An order as of now."""
-    return Request(f"req-{uuid.uuid4().hex[:16]}", format_millis(int(time.time() * 1000)), tenant, identity, action, reason, by)
+    return Request(
+        f"req-{uuid.uuid4().hex[:16]}", format_millis(int(time.time() * 1000)), tenant, identity, action, reason, by
+    )
 
 
 def send(request: Request, signer: Signer, kafka: Kafka) -> None:
@@ -31,10 +33,17 @@ def send(request: Request, signer: Signer, kafka: Kafka) -> None:
         Unreachable: the broker did not take it.
     """
     token = signer.token(json.loads(msgspec.json.encode(request)), REQUEST_TYPE)
-    producer = Producer({**kafka.confluent(), "partitioner": "murmur2_random", "acks": "all", "log_level": "0"}, logger=None)
+    producer = Producer(
+        {**kafka.confluent(), "partitioner": "murmur2_random", "acks": "all", "log_level": "0"}, logger=None
+    )
     failed: list[str] = []
     try:
-        producer.produce(REQUESTS, token, request.tenant.encode(), on_delivery=lambda error, _: failed.append(str(error)) if error else None)
+        producer.produce(
+            REQUESTS,
+            token,
+            request.tenant.encode(),
+            on_delivery=lambda error, _: failed.append(str(error)) if error else None,
+        )
         left = producer.flush(_SECONDS)
     except KafkaException as error:
         raise Unreachable(f"Kafka at {kafka.bootstrap}: {error.args[0].str()}") from error

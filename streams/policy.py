@@ -79,12 +79,12 @@ def read_policy(path: Path) -> Loaded:
     try:
         policy = msgspec.convert(table, Policy)
     except msgspec.ValidationError as error:
-        raise PolicyError(f"{path}: {_explain(str(error), table)}") from error
+        raise PolicyError(f"{path}: {_explain(str(error))}") from error
     return Loaded(policy, hashlib.sha256(raw).hexdigest()[:12], str(path))
 
 
-def _explain(message: str, table: dict[str, Any]) -> str:
-    """msgspec's message with the key's dotted path, and the nearest valid name for an unknown one."""
+def _explain(message: str) -> str:
+    """Msgspec's message with the key's dotted path, and the nearest valid name for an unknown one."""
     where = re.search(r" - at `\$\.?(.*)`$", message)
     path = where.group(1) if where else ""
     text = message[: where.start()] if where else message

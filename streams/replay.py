@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -26,6 +27,11 @@ from schemas.incident import Incident
 from schemas.usage import UsageEvent
 from streams.intake import FileIntake
 from streams.policy import Loaded
+
+OnRejected = Callable[[int, str], None]
+"""Told each dead letter's line number (from 1) and reason."""
+OnChunk = Callable[[int], None]
+"""Told how many lines were taken in since it was last told."""
 
 
 class EventsError(ValueError):
@@ -50,7 +56,7 @@ class Summary(Struct):
 
 def partition_of(key: str, partitions: int) -> int:
     """Where Kafka's default partitioner puts a key."""
-    return (murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+    return int(murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 
 @contextmanager
@@ -72,6 +78,8 @@ def open_events(path: str) -> Iterator[IO[bytes]]:
         raise EventsError(f"{path}: {error.strerror or error}") from error
     except EOFError as error:
         raise EventsError(f"{path}: the gzip file ends in the middle: was it still being written?") from error
+    except zlib.error as error:
+        raise EventsError(f"{path}: the gzip file is damaged: {error}") from error
 
 
 class Replay:
@@ -86,24 +94,27 @@ class Replay:
         self.commands: list[Command] = []
         self.incidents: dict[str, Incident] = {}
 
-    def run(self, lines: IO[bytes], chunk: int, on_rejected: Callable[[int, str], None], on_chunk: Callable[[int], None]) -> None:
-        """Takes every line in, `chunk` at a time. Calls back with each dead letter's line number (from 1) and reason,
-        and with the number of lines after each chunk."""
+    def run(
+        self, lines: IO[bytes], chunk: int, on_rejected: OnRejected | None = None, on_chunk: OnChunk | None = None
+    ) -> None:
+        """Takes every line in, `chunk` at a time, and closes what is open at the end."""
         numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
         filled = ((number, line) for number, line in numbered if line)
         while part := list(islice(filled, chunk)):
             self._take(self._intake.admit(part), on_rejected)
-            on_chunk(len(part))
+            if on_chunk:
+                on_chunk(len(part))
         self._take(self._intake.finish(), on_rejected)
         for partition in self._partitions:
             for told in partition.close():
                 self._decide(told.signal)
 
-    def _take(self, admitted: Iterator[tuple[int, UsageEvent | str]], on_rejected: Callable[[int, str], None]) -> None:
+    def _take(self, admitted: Iterator[tuple[int, UsageEvent | str]], on_rejected: OnRejected | None) -> None:
         shares: list[tuple[list[int], list[UsageEvent]]] = [([], []) for _ in self._partitions]
         for order, (line, event) in enumerate(admitted):
             if isinstance(event, str):
-                on_rejected(line, event)
+                if on_rejected:
+                    on_rejected(line, event)
                 continue
             orders, events = shares[partition_of(event.subject, len(shares)) if len(shares) > 1 else 0]
             orders.append(order)
@@ -122,7 +133,9 @@ class Replay:
     def _decide(self, signal: Signal) -> None:
         if isinstance(signal, Finding):
             self.findings.append(signal)
-        decider = self._deciders[partition_of(getattr(signal, "tenant", "-"), len(self._deciders)) if len(self._deciders) > 1 else 0]
+        decider = self._deciders[
+            partition_of(getattr(signal, "tenant", "-"), len(self._deciders)) if len(self._deciders) > 1 else 0
+        ]
         self._note(decider.take(signal))
 
     def _note(self, outcomes: list[Outcome]) -> None:
@@ -152,9 +165,16 @@ class Replay:
 
 
 def replay(
-    events: str, out: Path, policy: Loaded, directory: Directory, *, partitions: int = 1, chunk: int = 4096,
-    on_rejected: Callable[[int, str], None] = lambda line, reason: None, on_chunk: Callable[[int], None] = lambda lines: None,
-) -> Summary:  # fmt: skip
+    events: str,
+    out: Path,
+    policy: Loaded,
+    directory: Directory,
+    *,
+    partitions: int = 1,
+    chunk: int = 4096,
+    on_rejected: OnRejected | None = None,
+    on_chunk: OnChunk | None = None,
+) -> Summary:
     """Replays `events` and writes findings.jsonl, incidents.jsonl, commands.jsonl and summary.json into `out`.
 
     Nothing is left half written: the files appear together, or not at all.
@@ -171,7 +191,9 @@ def replay(
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         _write_lines(Path(scratch, "findings.jsonl"), road.findings)
-        _write_lines(Path(scratch, "incidents.jsonl"), sorted(road.incidents.values(), key=lambda i: (i.opened, i.incident_id)))
+        _write_lines(
+            Path(scratch, "incidents.jsonl"), sorted(road.incidents.values(), key=lambda i: (i.opened, i.incident_id))
+        )
         _write_lines(Path(scratch, "commands.jsonl"), road.commands)
         Path(scratch, "summary.json").write_text(json.dumps(msgspec.to_builtins(summary), indent=1) + "\n")
         for name in ("findings.jsonl", "incidents.jsonl", "commands.jsonl", "summary.json"):

@@ -23,7 +23,7 @@ IN_FLIGHT = 32_768
 """Records handed out and not acknowledged, over all partitions; fetching waits beyond it."""
 
 
-class _Untouched(codecs.Codec):
+class _Untouched(codecs.Codec):  # type: ignore[misc]
     """Hands a chunk over as it is."""
 
     def loads(self, s: Any) -> Any:
@@ -79,7 +79,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
     async def _drain_messages(self, fetcher: Any) -> None:
         """Fetches and hands out until the consumer or the fetcher stops."""
         try:
-            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+            while not (self._stopped.is_set() or fetcher.should_stop):
                 await asyncio.sleep(0)
                 records, active = await self._wait_next_records(1.0)
                 generation = self.app.consumer_generation_id

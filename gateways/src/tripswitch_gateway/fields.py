@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a fault
+class Refused(Exception):
     """A record is not a command to obey.
 
     ``reason`` is one of: tombstone, oversized, malformed, algorithm, type, unknown-kid, signature, issuer, audience,
@@ -20,6 +20,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
 
 
 def decode_segment(segment: bytes) -> bytes:
+    """The bytes of an unpadded base64url segment."""
     try:
         return base64.b64decode(segment + b"=" * (-len(segment) % 4), altchars=b"-_", validate=True)
     except ValueError:
@@ -27,6 +28,7 @@ def decode_segment(segment: bytes) -> bytes:
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`."""
     try:
         parsed = json.loads(raw)
     except (ValueError, RecursionError):
@@ -40,6 +42,7 @@ _REQUIRED = object()
 
 
 def mapping(source: dict[str, Any], name: str) -> dict[str, Any]:
+    """A member that must be an object."""
     value = source.get(name)
     if not isinstance(value, dict):
         raise Refused("malformed")
@@ -47,6 +50,7 @@ def mapping(source: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def text(source: dict[str, Any], name: str, default: object = _REQUIRED) -> str:
+    """A member that must be a text, and not empty unless `default` says what stands in for it."""
     value = source.get(name)
     if value is None and isinstance(default, str):
         return default
@@ -61,6 +65,7 @@ def text(source: dict[str, Any], name: str, default: object = _REQUIRED) -> str:
 
 
 def texts(source: dict[str, Any], name: str) -> tuple[str, ...]:
+    """A member that is absent or a list of texts."""
     value = source.get(name)
     if value is None:
         return ()
@@ -70,6 +75,7 @@ def texts(source: dict[str, Any], name: str) -> tuple[str, ...]:
 
 
 def choice(source: dict[str, Any], name: str, allowed: tuple[str, ...], default: str | None = None) -> str:
+    """A member that must be one of `allowed`."""
     value = source.get(name)
     if value is None:
         value = default
@@ -79,6 +85,7 @@ def choice(source: dict[str, Any], name: str, allowed: tuple[str, ...], default:
 
 
 def integer(source: dict[str, Any], name: str) -> int:
+    """A member that must be a whole number from 0 to 2^63 - 1."""
     value = source.get(name)
     if type(value) is not int or not 0 <= value < 2**63:
         raise Refused("malformed")
@@ -86,6 +93,7 @@ def integer(source: dict[str, Any], name: str) -> int:
 
 
 def amount(source: dict[str, Any], name: str) -> float | None:
+    """A member that is absent or a number from 0 up to 2^53."""
     value = source.get(name)
     if value is None:
         return None
@@ -95,6 +103,7 @@ def amount(source: dict[str, Any], name: str) -> float | None:
 
 
 def flag(source: dict[str, Any], name: str) -> bool:
+    """A member that is absent (false) or a boolean."""
     value = source.get(name, False)
     if not isinstance(value, bool):
         raise Refused("malformed")

@@ -1,0 +1,60 @@
+"""A partition of the shipped policy, and a way to run events through it in any pieces."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detectors import Config, Partition
+from schemas.batch import to_batch
+from schemas.directory import Directory
+from schemas.finding import Finding, TenantBucket
+from schemas.usage import UsageEvent
+from streams.policy import read_policy
+
+_ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(_ROOT / "tests" / "golden" / "replay"))
+
+Signals = list[Finding | TenantBucket]
+
+
+@pytest.fixture(scope="session")
+def policy() -> Config:
+    """What the detectors read of the policy that is shipped."""
+    return read_policy(_ROOT / "policy.toml").for_detectors
+
+
+@pytest.fixture(scope="session")
+def run(policy: Config) -> Callable[..., Signals]:
+    """`run(events, cuts=[…])`: all that a fresh partition tells, the events being cut before each index of `cuts`."""
+
+    def signals(
+        events: Sequence[UsageEvent],
+        cuts: Sequence[int] = (),
+        arrived: Sequence[int] | None = None,
+        *,
+        close: bool = True,
+    ) -> Signals:
+        partition = Partition(0, policy, Directory())
+        out: Signals = []
+        edges = [0, *sorted(cuts), len(events)]
+        for first, last in zip(edges, edges[1:], strict=False):
+            stamps = arrived[first:last] if arrived is not None else [0] * (last - first)
+            out += [told.signal for told in partition.take(to_batch(events[first:last], range(first, last), stamps))]
+        if close:
+            out += [told.signal for told in partition.close()]
+        return out
+
+    return signals
+
+
+@pytest.fixture(scope="session")
+def findings(run: Callable[..., Signals]) -> Callable[..., list[Finding]]:
+    """`findings(events, kind)`: what was found of that kind."""
+
+    def of(events: Sequence[UsageEvent], kind: str, **options: Any) -> list[Finding]:
+        return [signal for signal in run(events, **options) if isinstance(signal, Finding) and signal.kind == kind]
+
+    return of
