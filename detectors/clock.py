@@ -17,15 +17,18 @@ _REACHED_BY = 3
 """The watermark is the greatest time that 3 of the last 8 records reached: one wrong clock moves nobody."""
 _SOURCES = 1024
 _SAMPLES = 31
+_SAMPLE_EVERY = 1_000
+"""Milliseconds of the broker's clock between samples: what arrives at once tells of a backlog, not of a clock."""
 _SKEW_NOISE = 2_000
 _SKEW_MOST = 900_000
-"""Milliseconds; a source further off than this is late or replayed, not skewed."""
+_SKEW_SPREAD = 5_000
+"""Milliseconds. A source further off, or whose offsets have wider quartiles, is late or replayed, not skewed."""
 
 _STATE = np.dtype([
     ("watermark", "i8"), ("newest", "i8"), ("now", "i8"), ("records", "i8"), ("recent", "i8", (_RECENT,)),
     ("generation", "i8"), ("active", "i8"), ("seen", "i8", (2,)),
 ])  # fmt: skip
-_SOURCE = np.dtype([("name", "u8"), ("count", "i8"), ("skew", "i8"), ("samples", "i8", (_SAMPLES,))])
+_SOURCE = np.dtype([("name", "u8"), ("count", "i8"), ("at", "i8"), ("skew", "i8"), ("samples", "i8", (_SAMPLES,))])
 
 
 class Ticked(NamedTuple):
@@ -63,7 +66,7 @@ def _seen_before(tables: Hashes, seen: Ints, active: int, key: np.uint64) -> boo
 
 @compiled
 def _skew_of(sources: State, name: np.uint64, time: int, arrived: int) -> int:
-    """The running median of time less arrival over the source's last records; small and absurd ones are none."""
+    """The running median of time less arrival over the source's last records, in ms; 0 while it is no skew."""
     mask = np.uint64(sources.shape[0] - 1)
     at = name & mask
     for _ in range(sources.shape[0]):
@@ -73,12 +76,17 @@ def _skew_of(sources: State, name: np.uint64, time: int, arrived: int) -> int:
     row = sources[at]
     if row.name != name and row.count != 0:
         return 0
+    if arrived - row.at < _SAMPLE_EVERY:
+        return int(row.skew)
     row.name = name
+    row.at = arrived
     row.samples[row.count % _SAMPLES] = time - arrived
     row.count += 1
-    if row.count >= _SAMPLES and row.count % 8 == 7:
-        median = np.sort(row.samples)[_SAMPLES // 2]
-        row.skew = median if _SKEW_NOISE < abs(median) <= _SKEW_MOST else 0
+    if row.count >= _SAMPLES:
+        ranked = np.sort(row.samples)
+        median = ranked[_SAMPLES // 2]
+        steady = ranked[3 * _SAMPLES // 4] - ranked[_SAMPLES // 4] <= _SKEW_SPREAD
+        row.skew = median if steady and _SKEW_NOISE < abs(median) <= _SKEW_MOST else 0
     return int(row.skew)
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
+from detectors.bounds import Count, NotNegative, Positive, Some
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
 from detectors.view import Raised, View, amount, digest
@@ -61,15 +62,15 @@ class _Limits(NamedTuple):
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """`[geo_shift]` of policy.toml."""
 
-    warm_up_calls: int
-    warm_up_hours: int
-    calls_to_tell: int
-    travel_km: float
-    travel_kmh: float
-    default_accuracy_km: float
-    accuracy_factor: float
-    alternations: int
-    trusted_after_hours: float
+    warm_up_calls: Count
+    warm_up_hours: Count
+    calls_to_tell: Some
+    travel_km: NotNegative
+    travel_kmh: Positive
+    default_accuracy_km: NotNegative
+    accuracy_factor: NotNegative
+    alternations: Some
+    trusted_after_hours: NotNegative
 
 
 class GeoShift:
@@ -247,7 +248,8 @@ def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
             row.first = t
         if row.suspect[at] == 0:
             row.calls += 1
-            if t // 3_600_000 != row.hour:
+            # An event that comes late must not count its hour again.
+            if t // 3_600_000 > row.hour:
                 row.hour = t // 3_600_000
                 row.hours += 1
             continue

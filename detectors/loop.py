@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
+from detectors.bounds import NotNegative, Positive, Some
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
 from detectors.view import Raised, View, amount, digest
@@ -14,7 +15,7 @@ from schemas.finding import Kind
 _PROMPTS, _SESSIONS = 6, 3
 _ROW = np.dtype([
     ("told", "i8"), ("told_by", "i8"),
-    ("prompt", "u8", (_PROMPTS,)), ("count", "f4", (_PROMPTS,)),
+    ("prompt", "u8", (_PROMPTS,)), ("of", "u8", (_PROMPTS,)), ("count", "f4", (_PROMPTS,)),
     ("seen", "i8", (_PROMPTS,)), ("since", "i8", (_PROMPTS,)),
     ("session", "u8", (_SESSIONS,)), ("context", "f4", (_SESSIONS,)), ("step", "f4", (_SESSIONS,)),
     ("run", "i4", (_SESSIONS,)), ("last", "i8", (_SESSIONS,)),
@@ -30,7 +31,7 @@ class _Calls(NamedTuple):
     row: Ints
     time: Ints
     duplicate: Flags
-    excluded: Flags
+    passed_over: Flags
     offset: Ints
     fingerprint: Hashes
     session: Hashes
@@ -61,14 +62,14 @@ class _Limits(NamedTuple):
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """`[loop]` of policy.toml."""
 
-    repeats: float
-    block_repeats: float
-    half_life_seconds: float
-    growth_steps: int
-    block_growth_steps: int
-    growth_tolerance: float
-    growth_pause_seconds: float
-    repeat_finding_seconds: float
+    repeats: Positive
+    block_repeats: Positive
+    half_life_seconds: Positive
+    growth_steps: Some
+    block_growth_steps: Some
+    growth_tolerance: Positive
+    growth_pause_seconds: Positive
+    repeat_finding_seconds: NotNegative
 
 
 class Loop:
@@ -102,8 +103,10 @@ class Loop:
     def judge(self, view: View) -> list[Raised]:
         """One finding when a loop is first told, one when it is long enough to block, then one a minute."""
         batch, c, n = view.batch, self._config, len(view.batch)
+        # Attempts at one operation are one for behaviour, and the calls that a gateway refused are none.
+        passed_over = batch.excluded | batch.retry
         calls = _Calls(
-            view.row, view.ticked.time, view.ticked.duplicate, batch.excluded, batch.offset,
+            view.row, view.ticked.time, view.ticked.duplicate, passed_over, batch.offset,
             batch.fingerprint, batch.session, batch.input,
         )  # fmt: skip
         limits = _Limits(
@@ -155,9 +158,11 @@ def _faded(row: Row, k: int, t: int, half_life: float) -> float:
 
 
 @compiled
-def _repeat(row: Row, key: np.uint64, t: int, offset: int, half_life: float) -> tuple[float, float, int, float]:
-    """Counts a prompt among the identity's six most repeated ones; returns the sum of repeats, how many prompts it is
-    made of, the first of their offsets, and this prompt's own count."""
+def _repeat(
+    row: Row, key: np.uint64, session: np.uint64, t: int, offset: int, half_life: float
+) -> tuple[float, float, int, float]:
+    """Counts a prompt among the identity's six most repeated ones; returns the sum of its session's repeats, how many
+    prompts it is made of, the first of their offsets, and this prompt's own count."""
     at, least = -1, 0
     for k in range(_PROMPTS):
         if row.prompt[k] == key:
@@ -167,6 +172,7 @@ def _repeat(row: Row, key: np.uint64, t: int, offset: int, half_life: float) -> 
     if at < 0:
         at = least
         row.prompt[at] = key
+        row.of[at] = session
         row.count[at] = 0.0
         row.seen[at] = t
         row.since[at] = offset
@@ -175,7 +181,7 @@ def _repeat(row: Row, key: np.uint64, t: int, offset: int, half_life: float) -> 
     total, prompts, since = 0.0, 0.0, offset
     for k in range(_PROMPTS):
         now = _faded(row, k, t, half_life)
-        if now >= _REPEATED:
+        if row.of[k] == session and now >= _REPEATED:
             total += now - 1.0
             prompts += 1.0
             since = min(since, row.since[k])
@@ -217,14 +223,14 @@ def _grow(row: Row, key: np.uint64, t: int, context: float, tolerance: float, pa
 def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
     count = 0
     for i in range(len(calls.row)):
-        if calls.duplicate[i] or calls.excluded[i]:
+        if calls.duplicate[i] or calls.passed_over[i]:
             continue
         row = rows[calls.row[i]]
         t = calls.time[i]
         how, value, extra, since, blocks = 0, 0.0, 0.0, calls.offset[i], False
         if calls.fingerprint[i] != 0:
             key = calls.fingerprint[i] ^ (calls.session[i] * np.uint64(0x9E3779B97F4A7C15))
-            total, prompts, first, mine = _repeat(row, key, t, calls.offset[i], limits.half_life)
+            total, prompts, first, mine = _repeat(row, key, calls.session[i], t, calls.offset[i], limits.half_life)
             factor = 1.0 if calls.session[i] != 0 else _UNNAMED_FACTOR
             # The call at hand must be one of those that repeat: others of the same identity are not to blame.
             if total >= limits.repeats * factor and mine >= _REPEATED:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
+from detectors.bounds import Count, NotNegative, Positive, Share
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
 from detectors.models import CohortModel, VelocityModel
@@ -82,29 +83,29 @@ class ClassConfig(Struct, frozen=True, forbid_unknown_fields=True):
     Floors are per minute; `cold_*` stand in for the record of an identity that has no history yet.
     """
 
-    ratio: float
-    floor_tokens: float
-    floor_requests: float
-    floor_usd: float
-    cold_tokens: float
-    cold_requests: float
-    cold_usd: float
+    ratio: Positive
+    floor_tokens: Positive
+    floor_requests: Positive
+    floor_usd: Positive
+    cold_tokens: Positive
+    cold_requests: Positive
+    cold_usd: Positive
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """`[spike]` of policy.toml."""
 
-    warm_up_hours: int
-    extreme_ratio: float
-    sustained_seconds: float
-    deviations: float
-    model_warm_up: int
-    model_identities: int
-    cohort_quantile: float
-    cohort_warm_up: int
-    record_half_life_days: float
-    adapt_hours: float
-    repeat_finding_seconds: float
+    warm_up_hours: Count
+    extreme_ratio: Positive
+    sustained_seconds: NotNegative
+    deviations: NotNegative
+    model_warm_up: Count
+    model_identities: Count
+    cohort_quantile: Share
+    cohort_warm_up: Count
+    record_half_life_days: Positive
+    adapt_hours: Positive
+    repeat_finding_seconds: NotNegative
     interactive: ClassConfig
     batch: ClassConfig
     agent: ClassConfig

@@ -5,7 +5,7 @@ from msgspec import Struct
 
 from responses.config import Config
 from responses.risk import Standing
-from schemas.command import STRICTNESS, Action, Scope
+from schemas.command import STRICTNESS, Action, Limits, Scope
 from schemas.finding import Finding, Kind, Severity
 from schemas.incident import Incident
 from schemas.times import format_millis, parse_millis
@@ -24,6 +24,7 @@ class InForce(Struct):
     command_id: str
     reason: str
     manual: bool
+    limits: Limits | None
 
 
 class Case:

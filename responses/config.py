@@ -1,6 +1,6 @@
 """`[risk]` and `[response]` of policy.toml."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
@@ -26,6 +26,12 @@ class Risk(Struct, frozen=True, forbid_unknown_fields=True):
     repeat_share: Annotated[float, Meta(ge=0, le=1)]
     points: dict[Severity, Positive]
     half_life_minutes: dict[Family, Positive]
+
+    def __post_init__(self) -> None:
+        lacking = [name for name in get_args(Severity) if name not in self.points]
+        lacking += [name for name in get_args(Family) if name not in self.half_life_minutes]
+        if lacking:
+            raise ValueError(f"no value for {', '.join(lacking)}")
 
 
 class Ladder(Struct, frozen=True, forbid_unknown_fields=True):

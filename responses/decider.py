@@ -141,7 +141,9 @@ class Decider:
         )
         if not escalates:
             case.block_starts.append(self._now)
-            self._caps.count(case.tenant, case.identity, self._now)
+            # What is exempt must not use the cap up either: it would shield the real thief.
+            if not (manual or wanted.exempt):
+                self._caps.count(case.tenant, case.identity, self._now)
         case.blocks[wanted.scope, wanted.subject] = InForce(
             wanted.action,
             wanted.scope,
@@ -151,6 +153,7 @@ class Decider:
             command.command_id,
             reason,
             manual,
+            limits,
         )
         if expires is not None:
             self._look_again(case, expires - int(self._config.response.renew_seconds * 1000))
@@ -207,8 +210,9 @@ class Decider:
                 block.expires = now + self._period(block.action)
                 reason = f"still active; {block.reason}"
                 command = self._command(
-                    case, block.action, scope, subject, block.expires, reason, f"renew:{block.command_id}"
-                )
+                    case, block.action, scope, subject, block.expires, reason, f"renew:{block.command_id}",
+                    limits=block.limits,
+                )  # fmt: skip
                 block.command_id = command.command_id
                 incident = case.responded(block.action, command.command_id, command.time)
                 out += [command, *([incident] if incident else [])]

@@ -23,7 +23,7 @@ def approval_of(finding: Finding, directory: Directory) -> Approval | None:
 def forbidden(finding: Finding, directory: Directory, response: Response, arrived: int) -> str | None:
     """Why no block may follow from `finding`, or None. `arrived` is when it reached us in ms (0: unknown)."""
     entry = directory.identities.get(finding.identity)
-    if entry is not None and entry.protected:
+    if entry is not None and entry.protected and entry.tenant in (None, finding.tenant):
         return "the directory protects this identity"
     if finding.evidence.identity_trust == "request_body":
         return "the caller chose this name itself: its owner is not to blame"

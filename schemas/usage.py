@@ -1,6 +1,6 @@
 """The usage event: one finished call of a gateway, as CloudEvents 1.0 structured JSON (`llm.usage.v1`)."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -15,7 +15,7 @@ DENIED = "tripswitch_denied"
 # Greater counts than this are wrong, not large: they would not survive a double.
 _MOST = 1 << 53
 # What ClickHouse can store as a time.
-_FIRST_YEAR, _LAST_YEAR = 1970, 2299
+_FIRST, _PAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2300, 1, 1, tzinfo=UTC)
 
 Count = Annotated[int, Meta(ge=0, le=_MOST)]
 Amount = Annotated[float, Meta(ge=0.0, le=1e15)]
@@ -93,6 +93,6 @@ def decode_usage(raw: bytes) -> UsageEvent:
         raise Malformed("nested too deeply") from error
     except msgspec.MsgspecError as error:
         raise Malformed(str(error)) from error
-    if not _FIRST_YEAR <= event.time.year <= _LAST_YEAR:
-        raise Malformed(f"time in the year {event.time.year}")
+    if not _FIRST <= event.time < _PAST:
+        raise Malformed(f"time {event.time.isoformat()} is not in the years 1970 to 2299 of UTC")
     return event

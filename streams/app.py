@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from streams.transport import deliver_in_chunks
 
 _HEARTBEAT_SECONDS = 3.0
 _SESSION_SECONDS = 15.0
+_SCRATCH = tempfile.TemporaryDirectory(prefix="tripswitch-")
 
 
 class Record(Struct, frozen=True):
@@ -47,6 +49,8 @@ def make_app(name: str, kafka: Kafka, topics: Sequence[str]) -> tuple[faust.App,
         worker_redirect_stdouts=False,
         table_standby_replicas=0,
         value_serializer="chunk",
+        # Faust wants a folder for tables, of which there are none.
+        datadir=_SCRATCH.name,
     )
     deliver_in_chunks(app, topics)
     return app, app.topic(*topics, value_serializer="chunk", key_serializer="raw")

@@ -59,7 +59,8 @@ class FileIntake:
     def finish(self) -> Iterator[tuple[int, UsageEvent | str]]:
         """Judges what is still held by those that did follow."""
         for held in self._held:
-            yield self._judged(held, accept=held.follow > held.stay)
+            accept = held.follow > held.stay or held.time <= self._newest + AHEAD
+            yield self._judged(held, accept=accept)
         self._held.clear()
 
     def _heard(self, event: UsageEvent, time: int) -> Iterator[tuple[int, UsageEvent | str]]:

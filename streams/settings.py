@@ -3,10 +3,10 @@
 import os
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 
 class SettingsError(ValueError):
@@ -24,8 +24,8 @@ class Kafka(Struct, frozen=True, forbid_unknown_fields=True):
     ssl_ca: str | None = None
     ssl_cert: str | None = None
     ssl_key: str | None = None
-    partitions: int = 16
-    replication: int = 1
+    partitions: Annotated[int, Meta(ge=1)] = 16
+    replication: Annotated[int, Meta(ge=1)] = 1
 
     def confluent(self) -> dict[str, str]:
         """The options of a confluent-kafka client."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from detectors import Config, Partition
 from schemas.batch import to_batch
@@ -16,6 +17,10 @@ from streams.policy import read_policy
 
 _ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(_ROOT / "tests" / "golden" / "replay"))
+
+# A deadline would measure the machine, and the compiler at the first call.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 Signals = list[Finding | TenantBucket]
 

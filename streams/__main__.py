@@ -1,0 +1,5 @@
+"""`python -m streams` is `tripswitch`."""
+
+from streams.cli import main
+
+main()

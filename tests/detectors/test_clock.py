@@ -1,0 +1,157 @@
+"""A partition's clock: which deliveries are second ones, what time it is, and whose clock is wrong."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_traffic import START_MS, Traffic
+
+from detectors.clock import DUPLICATE_HORIZON, Clock, Ticked
+from schemas.batch import to_batch
+from schemas.usage import UsageEvent
+
+
+def tick(clock: Clock, events: Sequence[UsageEvent], arrived: Sequence[int] | None = None) -> Ticked:
+    return clock.tick(to_batch(events, range(len(events)), arrived or [0] * len(events)))
+
+
+def deliveries(times: Sequence[float], ids: Sequence[int] | None = None) -> list[UsageEvent]:
+    traffic = Traffic()
+    for at, number in zip(times, ids if ids is not None else range(len(times)), strict=True):
+        traffic.call(at, event_id=f"e{number}")
+    return traffic.events
+
+
+@given(
+    ids=st.lists(st.integers(0, 30), min_size=1, max_size=120),
+    cuts=st.lists(st.integers(0, 120), max_size=8),
+)
+def test_second_deliveries_are_dropped_wherever_the_stream_is_cut(ids: list[int], cuts: list[int]) -> None:
+    events = deliveries([4.0 * n for n in range(len(ids))], ids)
+    clock, dropped = Clock(), []
+    edges = [0, *sorted(min(cut, len(ids)) for cut in cuts), len(ids)]
+    for first, last in zip(edges, edges[1:], strict=False):
+        dropped += tick(clock, events[first:last]).duplicate.tolist()
+    assert dropped == [number in ids[:n] for n, number in enumerate(ids)]
+
+
+def test_the_same_id_of_another_source_is_another_event() -> None:
+    traffic = Traffic()
+    traffic.call(0, event_id="1", source="gateway/eu-1")
+    traffic.call(0, event_id="1", source="gateway/us-1")
+    assert not tick(Clock(), traffic.events).duplicate.any()
+
+
+@pytest.mark.parametrize("before", [0.0, 1.0, 299.0, 550.0])
+def test_a_second_delivery_within_ten_minutes_is_dropped_whenever_the_first_came(before: float) -> None:
+    horizon = DUPLICATE_HORIZON / 1000
+    clock = Clock()
+    tick(clock, deliveries([s * 1.0 for s in range(int(before) + 3)]))
+    first = before + 3
+    times = [first, *(first + 1 + s for s in range(int(horizon) - 2))]
+    tick(clock, deliveries(times, [9999, *range(10_000, 10_000 + len(times) - 1)]))
+    assert tick(clock, deliveries([first], [9999])).duplicate.tolist() == [True]
+
+
+def test_ids_are_forgotten_after_a_while() -> None:
+    clock = Clock()
+    tick(clock, deliveries([0.0], [0]))
+    tick(clock, deliveries([30.0 * n for n in range(1, 61)], range(1, 61)))
+    assert tick(clock, deliveries([0.0], [0])).duplicate.tolist() == [False]
+
+
+def test_many_ids_at_once_are_all_remembered() -> None:
+    events = deliveries([n / 1000 for n in range(20_000)])
+    clock = Clock()
+    assert not tick(clock, events).duplicate.any()
+    assert tick(clock, events).duplicate.all()
+
+
+def test_one_record_far_ahead_moves_nobody() -> None:
+    clock = Clock()
+    tick(clock, deliveries([float(s) for s in range(20)]))
+    before = clock.watermark
+    tick(clock, deliveries([100_000.0], [500]))
+    assert clock.watermark <= before + 1000
+    tick(clock, deliveries([20.0, 21.0, 22.0, 23.0], [20, 21, 22, 23]))
+    assert clock.watermark <= START_MS + 23_000
+
+
+def test_the_watermark_goes_where_several_records_go() -> None:
+    clock = Clock()
+    tick(clock, deliveries([float(s) for s in range(20)]))
+    tick(clock, deliveries([3600.0, 3601.0], [100, 101]))
+    assert clock.watermark < START_MS + 20_000
+    tick(clock, deliveries([3602.0], [102]))
+    assert clock.watermark == START_MS + 3_600_000
+
+
+def test_second_deliveries_do_not_vouch_for_a_wrong_time() -> None:
+    clock = Clock()
+    tick(clock, deliveries([float(s) for s in range(20)]))
+    tick(clock, deliveries([100_000.0] * 5, [77] * 5))
+    assert clock.watermark < START_MS + 20_000
+
+
+@given(times=st.lists(st.floats(0, 7200), min_size=1, max_size=80))
+def test_the_watermark_and_the_moment_of_decision_never_go_back(times: list[float]) -> None:
+    ticked = tick(Clock(), deliveries(times))
+    assert (np.diff(ticked.watermark) >= 0).all()
+    assert (np.diff(ticked.now) >= 0).all()
+    assert (ticked.now >= ticked.time).all()
+
+
+@given(times=st.lists(st.floats(0, 7200), min_size=2, max_size=80))
+def test_what_is_decided_is_later_than_every_record_before(times: list[float]) -> None:
+    """So a run over a prefix decides all that the whole run decides by the prefix's last time."""
+    ticked = tick(Clock(), deliveries(times))
+    newest = np.maximum.accumulate(ticked.time)
+    assert (ticked.now[1:] > newest[:-1]).all()
+
+
+def test_a_clock_that_is_two_minutes_fast_is_set_right() -> None:
+    traffic, arrived = Traffic(), []
+    for second in range(200):
+        at, fast = float(second), second % 2 == 1
+        traffic.call(at + (120 if fast else 0), source="gateway/fast" if fast else "gateway/right")
+        arrived.append(START_MS + second * 1000 + 40)
+    ticked = tick(Clock(), traffic.events, arrived)
+    settled = ticked.time[100:] - np.array(arrived[100:])
+    assert np.abs(settled).max() < 1000
+
+
+def test_the_skew_is_each_sources_own() -> None:
+    traffic, arrived = Traffic(), []
+    for second in range(200):
+        traffic.call(float(second), source="gateway/right")
+        traffic.call(second + 120.0, source="gateway/fast")
+        arrived += [START_MS + second * 1000] * 2
+    ticked = tick(Clock(), traffic.events, arrived)
+    assert (ticked.time[::2] == START_MS + np.arange(200) * 1000).all()
+
+
+@pytest.mark.parametrize("off", [-1.5, 1.5, 3600.0])
+def test_small_and_absurd_differences_are_no_skew(off: float) -> None:
+    traffic, arrived = Traffic(), []
+    for second in range(100):
+        traffic.call(second + off)
+        arrived.append(START_MS + second * 1000)
+    ticked = tick(Clock(), traffic.events, arrived)
+    assert (ticked.time == to_batch(traffic.events, range(100), arrived).time).all()
+
+
+def test_without_a_broker_no_clock_is_corrected() -> None:
+    events = deliveries([float(s) for s in range(100)])
+    ticked = tick(Clock(), events)
+    assert (ticked.time == START_MS + np.arange(100) * 1000).all()
+
+
+def test_an_idle_partition_is_moved_on_and_never_back() -> None:
+    clock = Clock()
+    tick(clock, deliveries([0.0, 1.0, 2.0, 3.0]))
+    assert clock.idle_until(START_MS + 60_000) == START_MS + 60_000
+    assert clock.watermark == START_MS + 60_000
+    assert clock.idle_until(START_MS) >= START_MS + 60_000
+    assert clock.watermark == START_MS + 60_000

@@ -1,0 +1,33 @@
+"""The road that integration tests travel."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from workers import Road
+
+from kafka_node import KafkaNode
+
+
+@pytest.fixture(scope="module")
+def road(kafka_kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+    """On an Apache Kafka of the module's own, where there is Java; else on the broker that KAFKA_BOOTSTRAP names."""
+    if kafka_kind == "mock":
+        pytest.skip("librdkafka's mock cluster makes no topics, and `tripswitch init` has to")
+    folder = tmp_path_factory.mktemp("road")
+    if kafka_kind == "external":
+        yield from _closing(Road(request.getfixturevalue("kafka"), folder))
+        return
+    with KafkaNode(request.getfixturevalue("kafka_classpath"), folder / "kafka") as node:
+        yield from _closing(Road(node.bootstrap, folder))
+
+
+def _closing(road: Road) -> Iterator[Road]:
+    try:
+        yield road
+    finally:
+        road.close()

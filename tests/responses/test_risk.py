@@ -1,0 +1,79 @@
+"""Risk fades, and families add up more than repeats."""
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from responses import Config
+from responses.config import FAMILY, Family
+from responses.risk import Standing
+from schemas.finding import Finding, Kind
+from schemas.times import parse_millis
+
+Make = Callable[..., Finding]
+
+
+def standing(config: Config, *findings: Finding) -> tuple[Standing, int]:
+    made = Standing(config.risk)
+    for finding in findings:
+        made.add(finding)
+    return made, parse_millis(findings[-1].time)
+
+
+def test_every_kind_has_a_family_and_every_family_fades(config: Config) -> None:
+    assert set(FAMILY) == set(get_args(Kind))
+    assert set(FAMILY.values()) == set(config.risk.half_life_minutes) == set(get_args(Family))
+
+
+def test_half_is_left_after_a_half_life(config: Config, finding: Make) -> None:
+    risk, now = standing(config, finding(0, "spike", "high"))
+    points = config.risk.points["high"]
+    assert risk.total(now) == points
+    later = now + int(config.risk.half_life_minutes["velocity"] * 60_000)
+    assert risk.total(later) == pytest.approx(points / 2)
+
+
+def test_another_family_adds_all_its_points_and_a_repeat_adds_few(config: Config, finding: Make) -> None:
+    high = config.risk.points["high"]
+    repeated, now = standing(config, finding(0, "spike"), finding(0, "drift"))
+    assert repeated.total(now) == pytest.approx(high * (1 + config.risk.repeat_share))
+    mixed, now = standing(config, finding(0, "spike"), finding(0, "geo_shift"))
+    assert mixed.total(now) == pytest.approx(2 * high)
+
+
+def test_families_are_those_that_still_hold_something(config: Config, finding: Make) -> None:
+    risk, now = standing(config, finding(0, "spike", "medium"), finding(0, "geo_shift", "medium"))
+    assert set(risk.families(now)) == {"velocity", "place"}
+    # The velocity fades within hours, the place within days.
+    assert risk.families(now + 3 * 3_600_000) == ["place"]
+
+
+def test_a_low_finding_alone_makes_no_family(config: Config, finding: Make) -> None:
+    risk, now = standing(config, finding(0, "spike", "low"))
+    assert risk.families(now) == []
+
+
+@given(kinds=st.lists(st.tuples(st.sampled_from(sorted(FAMILY)), st.sampled_from(["info", "low", "medium", "high", "critical"])), min_size=1, max_size=60))
+def test_risk_is_between_0_and_100_and_only_a_finding_raises_it(config: Config, finding: Make, kinds: list[tuple[str, Any]]) -> None:
+    risk = Standing(config.risk)
+    last = now = 0
+    for n, (kind, severity) in enumerate(kinds):
+        told = finding(n * 7.0, kind, severity)
+        now = parse_millis(told.time)
+        before = risk.total(now)
+        risk.add(told)
+        assert before - 1e-9 <= risk.total(now) <= 100
+        assert risk.total(now) >= config.risk.points[severity] - 1e-9
+        last = now
+    totals = [risk.total(last + minutes * 60_000) for minutes in range(0, 600, 20)]
+    assert totals == sorted(totals, reverse=True)
+    assert now == last
+
+
+def test_a_repeat_that_is_graver_counts_as_the_graver(config: Config, finding: Make) -> None:
+    risk, now = standing(config, finding(0, "spike", "medium"), finding(0, "spike", "critical"))
+    points = config.risk.points
+    assert risk.total(now) == pytest.approx(points["critical"] + config.risk.repeat_share * points["medium"])

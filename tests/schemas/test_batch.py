@@ -1,0 +1,123 @@
+"""Events as columns."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.batch import WORKLOADS, Batch, to_batch
+from schemas.times import EPOCH, to_millis
+from schemas.usage import DENIED, UsageData, UsageEvent, decode_usage
+
+Raw = Callable[..., bytes]
+
+
+def one(raw: Raw, **data: object) -> Batch:
+    return to_batch([decode_usage(raw(data=data))], [0], [0])
+
+
+def test_every_column_has_a_row_per_event(raw: Raw) -> None:
+    batch = to_batch([decode_usage(raw(id=str(n))) for n in range(5)], range(7, 12), [3] * 5)
+    assert len(batch) == 5
+    columns = [getattr(batch, name) for name in Batch.__struct_fields__ if name != "events"]
+    assert {len(column) for column in columns} == {5}
+    assert batch.offset.tolist() == [7, 8, 9, 10, 11]
+    assert batch.arrived.tolist() == [3] * 5
+
+
+def test_no_events_are_no_rows() -> None:
+    batch = to_batch([], [], [])
+    assert len(batch) == 0
+    assert batch.tokens.dtype == np.float64
+
+
+def test_unknown_tokens_are_no_number_and_add_nothing(raw: Raw) -> None:
+    batch = one(raw, input_tokens=None, output_tokens=20)
+    assert np.isnan(batch.input[0])
+    assert (batch.output[0], batch.tokens[0]) == (20, 20)
+    batch = one(raw, input_tokens=None, output_tokens=None, cost_usd=None)
+    assert np.isnan(batch.output[0])
+    assert (batch.tokens[0], batch.cost[0]) == (0, 0)
+
+
+def test_an_unknown_place_is_no_place(raw: Raw) -> None:
+    batch = one(raw)
+    assert np.isnan([batch.latitude[0], batch.longitude[0], batch.accuracy[0]]).all()
+    assert (batch.asn[0], batch.country[0]) == (-1, 0)
+    batch = one(raw, lat=0, lon=0, accuracy_km=0, asn=0, country="DE")
+    assert (batch.latitude[0], batch.longitude[0], batch.accuracy[0], batch.asn[0]) == (0, 0, 0, 0)
+    assert batch.country[0] != 0
+
+
+@pytest.mark.parametrize("column", ["session", "fingerprint", "country", "model", "tool"])
+def test_hashes_tell_names_apart_and_absence_from_both(raw: Raw, column: str) -> None:
+    name = {"session": "session_id"}.get(column, column)
+    hashes = [getattr(one(raw, **{name: value}), column)[0] for value in ("a", "b", "a", "")]
+    assert hashes[0] == hashes[2] != hashes[1]
+    assert hashes[3] == 0
+    assert 0 not in hashes[:3]
+
+
+@pytest.mark.parametrize(
+    ("data", "failed", "denied", "excluded"),
+    [
+        ({"status": 200}, False, False, False), ({"status": 399}, False, False, False), ({"status": 400}, True, False, False),
+        ({"status": 429}, True, False, False), ({"status": 401}, True, False, True), ({"status": 403}, True, False, False),
+        ({"status": 403, "error": DENIED}, True, True, True), ({"status": 200, "error": DENIED}, False, True, True),
+        ({"status": 500, "error": "timeout"}, True, False, False),
+    ],
+)  # fmt: skip
+def test_which_calls_are_evidence(raw: Raw, data: dict[str, object], failed: bool, denied: bool, excluded: bool) -> None:
+    batch = one(raw, **data)
+    assert (bool(batch.failed[0]), bool(batch.denied[0]), bool(batch.excluded[0])) == (failed, denied, excluded)
+
+
+@pytest.mark.parametrize(("attempt", "retry"), [(None, False), (0, False), (1, True), (7, True)])
+def test_a_second_attempt_is_a_retry(raw: Raw, attempt: int | None, retry: bool) -> None:
+    assert bool(one(raw, attempt=attempt).retry[0]) is retry
+
+
+@pytest.mark.parametrize(("workload", "name"), [(None, "interactive"), ("interactive", "interactive"), ("batch", "batch"), ("agent", "agent")])
+def test_a_workload_is_interactive_unless_it_says_else(raw: Raw, workload: str | None, name: str) -> None:
+    assert WORKLOADS[one(raw, workload=workload).workload[0]] == name
+
+
+@given(micros=st.integers(0, 230 * 366 * 86_400 * 10**6))
+def test_times_are_whole_milliseconds_rounded_down(micros: int) -> None:
+    moment = EPOCH + timedelta(microseconds=micros)
+    batch = to_batch([UsageEvent("1", "s", "k", moment, UsageData("m", 200))], [0], [0])
+    assert batch.time[0] == to_millis(moment) == micros // 1000
+
+
+def test_two_sources_events_are_two_whatever_their_names() -> None:
+    def unique(source: str, name: str) -> int:
+        return int(to_batch([UsageEvent(name, source, "k", datetime(2026, 3, 2, tzinfo=UTC), UsageData("m", 200))], [0], [0]).unique[0])
+
+    assert unique("ab", "c") != unique("a", "bc")
+    assert unique("a", "b") != unique("b", "a")
+    assert unique("a", "b") == unique("a", "b") != 0
+
+
+def test_hashes_are_the_same_in_every_process(raw: Raw) -> None:
+    code = (
+        "import sys\n"
+        "from schemas.batch import to_batch\n"
+        "from schemas.usage import decode_usage\n"
+        "b = to_batch([decode_usage(sys.stdin.buffer.read())], [0], [0])\n"
+        "print([int(c[0]) for c in (b.unique, b.source, b.session, b.fingerprint, b.country, b.model, b.tool)])\n"
+    )
+    line = raw(data={"session_id": "s", "fingerprint": "f", "country": "DE", "tool": "t"})
+
+    def elsewhere(seed: str) -> bytes:
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        return subprocess.run([sys.executable, "-c", code], input=line, env=environment, capture_output=True, check=True).stdout
+
+    batch = to_batch([decode_usage(line)], [0], [0])
+    here = [int(column[0]) for column in (batch.unique, batch.source, batch.session, batch.fingerprint, batch.country, batch.model, batch.tool)]
+    assert elsewhere("1") == elsewhere("2") == f"{here}\n".encode()
