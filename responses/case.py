@@ -5,7 +5,7 @@ from msgspec import Struct
 
 from responses.config import Config
 from responses.risk import Standing
-from schemas.command import STRICTNESS, Action, Limits, Scope
+from schemas.command import STRICTNESS, Action, Command, Scope
 from schemas.finding import Finding, Kind, Severity
 from schemas.incident import Incident
 from schemas.times import format_millis, parse_millis
@@ -89,15 +89,20 @@ class Case:
         self.findings.clear()
         return closed
 
-    def responded(self, action: Action, command_id: str, time: str) -> Incident | None:
-        """Writes a command into the incident, whose `response` is the strongest yet."""
-        if self.incident is None:
+    def responded(self, command: Command) -> Incident | None:
+        """Writes a command into the incident, whose `response` is the strongest yet. A shadow command blocks nobody
+        and is not the incident's."""
+        if self.incident is None or command.mode == "shadow":
             return None
+        action = command.action
         strongest = self.incident.response
         if action != "restore" and (strongest == "alert" or STRICTNESS[action] > STRICTNESS[strongest]):
             strongest = action
         self.incident = msgspec.structs.replace(
-            self.incident, response=strongest, updated=time, command_ids=[*self.incident.command_ids, command_id]
+            self.incident,
+            response=strongest,
+            updated=command.time,
+            command_ids=[*self.incident.command_ids, command.command_id],
         )
         return self.incident
 

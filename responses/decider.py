@@ -157,7 +157,7 @@ class Decider:
         )
         if expires is not None:
             self._look_again(case, expires - int(self._config.response.renew_seconds * 1000))
-        incident = case.responded(wanted.action, command.command_id, command.time)
+        incident = case.responded(command)
         return [command, *([incident] if incident else [])]
 
     def _restore(
@@ -165,7 +165,7 @@ class Decider:
     ) -> list[Outcome]:
         case.blocks.pop((scope, subject), None)
         command = self._command(case, "restore", scope, subject, None, reason, cause, manual=manual)
-        incident = case.responded("restore", command.command_id, command.time)
+        incident = case.responded(command)
         self._look_again(case, self._now + self._quiet)
         return [command, *([incident] if incident else [])]
 
@@ -214,7 +214,7 @@ class Decider:
                     limits=block.limits,
                 )  # fmt: skip
                 block.command_id = command.command_id
-                incident = case.responded(block.action, command.command_id, command.time)
+                incident = case.responded(command)
                 out += [command, *([incident] if incident else [])]
             elif now >= block.expires:
                 out += self._restore(case, scope, subject, "expired: quiet since", f"expiry:{block.command_id}")

@@ -53,6 +53,11 @@ def make_app(name: str, kafka: Kafka, topics: Sequence[str]) -> tuple[faust.App,
         datadir=_SCRATCH.name,
     )
     deliver_in_chunks(app, topics)
+
+    @app.on_partitions_assigned.connect
+    async def say(_: object, assigned: set[Any], **kwargs: object) -> None:
+        sys.stderr.write(f"{name}: ready, {len(assigned)} partitions\n")
+
     return app, app.topic(*topics, value_serializer="chunk", key_serializer="raw")
 
 
@@ -69,7 +74,8 @@ async def publish(app: faust.App, records: Iterable[Record]) -> None:
 
 def run(app: faust.App) -> None:
     """Runs a worker for `app` until it is stopped; leaves the process with the worker's exit code."""
-    worker = faust.Worker(app, loglevel="WARNING", redirect_stdouts=False)
+    worker = faust.Worker(app, loglevel="WARNING", redirect_stdouts=False, quiet=True)
+    worker.spinner = None
     sys.exit(worker.execute_from_commandline())
 
 

@@ -78,10 +78,12 @@ def gather(app: faust.App, source: faust.TopicT, name: str, write: Write, *, eve
         async for event in stream.noack().events():
             await gathering.add(event)
 
-    @app.timer(every)
+    @app.task
     async def flush() -> None:
-        if not app.rebalancing:
-            await gathering.flush()
+        while not app.should_stop:
+            await app.sleep(every)
+            if not app.rebalancing:
+                await gathering.flush()
 
     @app.on_partitions_revoked.connect
     async def revoked(_: object, revoked: set[Any], **kwargs: object) -> None:

@@ -14,20 +14,21 @@ from sinks.errors import Reject
 from sinks.slack import SlackSink
 from streams.app import make_app
 from streams.gathering import gather
+from streams.policy import Policy, find_policy, read_policy
 from streams.settings import Kafka, SettingsError, Slack, read_settings
 
 _EVERY_SECONDS = 0.5
 
 
-def make_sink(slack: Slack) -> SlackSink:
-    """The sink of the settings.
+def make_sink(slack: Slack, policy: Policy) -> SlackSink:
+    """The sink of the settings and the policy.
 
     Raises:
         SettingsError: the token or the channel is not set.
     """
     if not slack.bot_token or not slack.channel:
         raise SettingsError("notify needs SLACK_BOT_TOKEN and SLACK_CHANNEL (a channel's id, C…)")
-    return SlackSink(slack.bot_token, slack.channel, api_url=slack.api_url)
+    return SlackSink(slack.bot_token, slack.channel, storm_size=policy.notify.storm_size, api_url=slack.api_url)
 
 
 def make(sink: SlackSink, kafka: Kafka) -> faust.App:
@@ -64,6 +65,6 @@ def __getattr__(name: str) -> faust.App:
     if name != "app":
         raise AttributeError(name)
     settings = read_settings()
-    app = make(make_sink(settings.slack), settings.kafka)
+    app = make(make_sink(settings.slack, read_policy(find_policy(settings.policy)).policy), settings.kafka)
     globals()["app"] = app
     return app

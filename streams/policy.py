@@ -6,10 +6,10 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 import detectors
 import responses
@@ -23,6 +23,12 @@ class PolicyError(ValueError):
     """A policy that can't be used: says which file, which key and what is wrong with it."""
 
 
+class Notify(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[notify]`."""
+
+    storm_size: Annotated[int, Meta(ge=1)]
+
+
 class Policy(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of policy.toml."""
 
@@ -31,6 +37,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True):
     geo_shift: GeoShift
     risk: Risk
     response: Response
+    notify: Notify
 
 
 class Loaded(Struct, frozen=True):

@@ -155,8 +155,6 @@ def _next_steps(incident: Incident) -> list[str]:
         steps.append(_step(f"{label} give the access back:", "restore", incident))
     if incident.identity is not None and standing(incident) == "open":
         steps.append(_step("*If it is real,* stop it:", "suspend", incident))
-    explain = f"tripswitch explain {shell_word(incident.incident_id)}"
-    steps.append(f"*Why?* {code(explain, _COMMAND_LIMIT)}")
     return [step for step in steps if step]
 
 

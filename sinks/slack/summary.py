@@ -129,7 +129,6 @@ def summary_message(storm: Storm) -> Payload:
             header(title),
             section(f"*{standings}*, since {local_time(storm.opened)}"),
             section("\n".join(lines)),
-            section(f"*All of them:* {code('tripswitch incidents')}\n*Why?* {code('tripswitch explain INCIDENT')}"),
             context("So many new incidents of one tenant within a minute share this message."),
         ],
     }

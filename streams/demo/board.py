@@ -206,6 +206,6 @@ class Board:
 
     def acknowledged(self, word: dict[str, Any]) -> None:
         """A gateway spoke of a command."""
-        uid, took = word.get("command_uid"), word.get("propagation_ms")
+        uid, took = word.get("command_uid"), word.get("unmapped", {}).get("propagation_ms")
         if uid in self.orders and isinstance(took, int | float):
             self.propagation[uid] = float(took)

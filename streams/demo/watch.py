@@ -23,14 +23,16 @@ class Watch:
 
     def __init__(self, address: str, deliver: Callable[[str, bytes], None]) -> None:
         self._deliver = deliver
-        self._consumer = Consumer({
-            "bootstrap.servers": address,
-            "group.id": "tripswitch-demo-watch",
-            "enable.auto.commit": False,
-            # The mock cluster answers a fetch when this has passed, not when there is something.
-            "fetch.wait.max.ms": 10,
-            "log_level": 0,
-        })
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": address,
+                "group.id": "tripswitch-demo-watch",
+                "enable.auto.commit": False,
+                # The mock cluster answers a fetch when this has passed, not when there is something.
+                "fetch.wait.max.ms": 10,
+                "log_level": 0,
+            }
+        )
         self._consumer.assign([TopicPartition(topic, number, 0) for topic in _WATCHED for number in range(PARTITIONS)])
         self._closing = Event()
         self._thread = Thread(target=self._follow, name="demo-watch", daemon=True)

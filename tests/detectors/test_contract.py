@@ -191,14 +191,21 @@ EXTREME = st.fixed_dictionaries({
     "credential_id": NAME, "identity_trust": st.sampled_from([None, "request_body"]),
 })  # fmt: skip
 SOME_TIME = st.one_of(
-    st.sampled_from([-START_MS / 1000, 0.0, 1e9]), st.integers(0, 120).map(float), st.floats(0, 1e6).map(lambda t: round(t, 3))
+    st.sampled_from([-START_MS / 1000, 0.0, 1e9]),
+    st.integers(0, 120).map(float),
+    st.floats(0, 1e6).map(lambda t: round(t, 3)),
 )
 
 
 @settings(max_examples=60)
-@given(calls=st.lists(st.tuples(SOME_TIME, st.sampled_from(["k", "", "ß\x00"]), EXTREME), min_size=1, max_size=60), cut=st.integers(0, 60))
+@given(
+    calls=st.lists(st.tuples(SOME_TIME, st.sampled_from(["k", "", "ß\x00"]), EXTREME), min_size=1, max_size=60),
+    cut=st.integers(0, 60),
+)
 def test_extremes_are_taken_as_they_are(run: Run, calls: list[tuple[float, str, dict[str, Any]]], cut: int) -> None:
-    events = [Traffic(subject or "k0").call(at, event_id=f"e{n}", **data) for n, (at, subject, data) in enumerate(calls)]
+    events = [
+        Traffic(subject or "k0").call(at, event_id=f"e{n}", **data) for n, (at, subject, data) in enumerate(calls)
+    ]
     signals = run(events)
     assert as_bytes(run(events, [min(cut, len(events))])) == as_bytes(signals)
     for signal in signals:
@@ -221,10 +228,16 @@ def test_no_event_is_no_signal(run: Run) -> None:
 
 
 def test_two_hundred_thousand_events_of_one_identity(run: Run) -> None:
-    model = Traffic(fingerprint="same", session_id="s", **{"country": "DE", "asn": 1}).call(0)
+    model = Traffic(fingerprint="same", session_id="s", country="DE", asn=1).call(0)
     start = START_MS / 1000
     events = [
-        UsageEvent(f"e{n}", model.source, model.subject, model.time.fromtimestamp(start + n / 100, model.time.tzinfo), model.data)
+        UsageEvent(
+            f"e{n}",
+            model.source,
+            model.subject,
+            model.time.fromtimestamp(start + n / 100, model.time.tzinfo),
+            model.data,
+        )
         for n in range(200_000)
     ]
     signals = run(events)

@@ -72,7 +72,13 @@ def test_distance_is_less_what_the_positions_may_be_wrong_by(findings: Found, ac
 
 @pytest.mark.parametrize(
     "place",
-    [{**BERLIN, "asn": 3320}, DUBLIN, {**BERLIN, "country": None}, {**LAGOS, "asn": None}, {**BERLIN, "city": "Potsdam"}],
+    [
+        {**BERLIN, "asn": 3320},
+        DUBLIN,
+        {**BERLIN, "country": None},
+        {**LAGOS, "asn": None},
+        {**BERLIN, "city": "Potsdam"},
+    ],
     ids=["new network, known country", "region failover", "no country", "no network", "another city"],
 )
 def test_what_is_no_new_place(findings: Found, place: dict[str, Any]) -> None:

@@ -63,7 +63,13 @@ def test_an_honest_rerun_of_a_failed_call_is_no_loop(findings: Found, times: int
     traffic = Traffic()
     for prompt in range(30):
         for attempt in range(times):
-            traffic.call(prompt * 20.0 + attempt * 2, fingerprint=f"prompt {prompt}", session_id="s1", status=500, attempt=attempt)
+            traffic.call(
+                prompt * 20.0 + attempt * 2,
+                fingerprint=f"prompt {prompt}",
+                session_id="s1",
+                status=500,
+                attempt=attempt,
+            )
     assert not findings(traffic.events, "loop")
 
 
@@ -73,7 +79,13 @@ def test_many_sessions_that_each_rerun_a_call_are_no_loop(findings: Found, times
     traffic = Traffic()
     for session in range(12):
         for attempt in range(times):
-            traffic.call(session * 1.0 + attempt * 2, fingerprint=f"prompt {session}", session_id=f"s{session}", status=503, attempt=attempt)
+            traffic.call(
+                session * 1.0 + attempt * 2,
+                fingerprint=f"prompt {session}",
+                session_id=f"s{session}",
+                status=503,
+                attempt=attempt,
+            )
     assert not findings(in_order(traffic.events), "loop")
 
 

@@ -131,10 +131,14 @@ def test_a_newcomer_that_exceeds_its_class_is_told(findings: Found, limits: Clas
     assert found[0].evidence.details["warm"] == 0
 
 
-def test_a_lasting_change_is_let_in_after_hours(findings: Found, policy: Config, limits: ClassConfig, least: float) -> None:
+def test_a_lasting_change_is_let_in_after_hours(
+    findings: Found, policy: Config, limits: ClassConfig, least: float
+) -> None:
     traffic = Traffic(cost_usd=0.0)
     traffic.quietly(WARM, per_hour=30)
-    traffic.every(20.0, WARM * HOUR, (WARM + 9) * HOUR, input_tokens=round(least * limits.ratio * 2 / 3), output_tokens=0)
+    traffic.every(
+        20.0, WARM * HOUR, (WARM + 9) * HOUR, input_tokens=round(least * limits.ratio * 2 / 3), output_tokens=0
+    )
     found = findings(in_order(traffic.events, others(WARM + 9).events), "spike")
     started = parse_millis("2026-03-02T07:00:00Z")
     after = [(parse_millis(f.time) - started) / 3_600_000 for f in found]

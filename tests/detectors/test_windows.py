@@ -88,11 +88,17 @@ class Plain:
         return {"late": late, "minute": self._sum(row, t // BUCKET, 6, BUCKET, timely=True)}
 
     def _sum(self, row: int, last: int, slots: int, width: int, *, timely: bool) -> list[float]:
-        inside = [a for r, t, late, a in self.added if r == row and last - slots < t // width <= last and not (timely and late)]
+        inside = [
+            a
+            for r, t, late, a in self.added
+            if r == row and last - slots < t // width <= last and not (timely and late)
+        ]
         return np.sum(inside, axis=0).tolist() if inside else [0.0, 0.0, 0.0]
 
     def _close(self, at: int, mark: int) -> None:
-        due = sorted((key for key in self.open if key[0] + BEHIND <= mark), key=lambda key: (key[0], self.names[key[1]]))
+        due = sorted(
+            (key for key in self.open if key[0] + BEHIND <= mark), key=lambda key: (key[0], self.names[key[1]])
+        )
         for end, row in due:
             bucket = self.open.pop((end, row))
             self.closings.append({
@@ -134,13 +140,17 @@ def lay_out(calls: Sequence[dict[str, Any]]) -> list[UsageEvent]:
 
 @settings(max_examples=60, deadline=None)
 @given(calls=st.lists(CALLS, min_size=5, max_size=250))
-def test_sums_are_those_of_a_plain_reference_for_late_and_shuffled_events(policy: Config, calls: list[dict[str, Any]]) -> None:
+def test_sums_are_those_of_a_plain_reference_for_late_and_shuffled_events(
+    policy: Config, calls: list[dict[str, Any]]
+) -> None:
     events = lay_out(calls)
     watcher, _ = watch(policy, events)
     plain = Plain(events, watcher.events)
     counted = [at for at in watcher.events if not at["duplicate"]]
     assert [at["late"] for at in counted] == [at["late"] for at in plain.expected]
-    timely = [(at["minute"], plainly["minute"]) for at, plainly in zip(counted, plain.expected, strict=True) if not at["late"]]
+    timely = [
+        (at["minute"], plainly["minute"]) for at, plainly in zip(counted, plain.expected, strict=True) if not at["late"]
+    ]
     assert [mine for mine, _ in timely] == [plainly for _, plainly in timely]
     assert watcher.closings == [
         # What the last bucket closes at the end has no event that closed it.
@@ -157,7 +167,11 @@ def test_buckets_close_once_and_in_order_of_end_and_identity(policy: Config, cal
     keys = [(c["end"], c["row"]) for c in watcher.closings]
     assert len(set(keys)) == len(keys)
     assert [end for end, _ in keys] == sorted(end for end, _ in keys)
-    timely = {(at["time"] // BUCKET * BUCKET + BUCKET, at["row"]) for at in watcher.events if not (at["duplicate"] or at["late"])}
+    timely = {
+        (at["time"] // BUCKET * BUCKET + BUCKET, at["row"])
+        for at in watcher.events
+        if not (at["duplicate"] or at["late"])
+    }
     assert set(keys) == timely
     ends = [(parse_millis(bucket.end), bucket.tenant) for bucket in buckets]
     assert len(set(ends)) == len(ends)

@@ -8,9 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from workers import Road
-
 from kafka_node import KafkaNode
+from workers import Road
 
 
 @pytest.fixture(scope="module")

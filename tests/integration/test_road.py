@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from workers import Road, wait_until
 
 from schemas.times import format_millis
 from sinks.slack.fake import FakeSlack
 from tripswitch_gateway import CommandVerifier, KeyFile, RevocationTable
+from workers import Road, wait_until
 
 HOUR = 3_600_000
 THIEF = {"country": "RO", "lat": 44.43, "lon": 26.1, "asn": 9009, "ip": "203.0.113.7"}
@@ -46,9 +46,19 @@ class Story:
             self.call("agent_loop", at + 40, workload="agent", session="s-loop", fingerprint="again", tool="search")
 
     def call(
-        self, subject: str, at: int, tokens_in: int = 900, tokens_out: int = 200, *, workload: str,
-        cost: float = 0.002, session: str | None = None, fingerprint: str | None = None, tool: str | None = None, **place: Any,
-    ) -> None:  # fmt: skip
+        self,
+        subject: str,
+        at: int,
+        tokens_in: int = 900,
+        tokens_out: int = 200,
+        *,
+        workload: str,
+        cost: float = 0.002,
+        session: str | None = None,
+        fingerprint: str | None = None,
+        tool: str | None = None,
+        **place: Any,
+    ) -> None:
         n = len(self.events)
         self.events.append({
             "specversion": "1.0", "type": "llm.usage.v1", "id": f"e{n}", "source": "gateway/test", "subject": subject,
@@ -57,7 +67,8 @@ class Story:
                 "tenant": "acme", "credential_id": f"cred_{subject}", "kind": "api_key", "workload": workload,
                 "provider": "openai", "model": "gpt-5.1", "route": "/v1/chat/completions", "input_tokens": tokens_in,
                 "output_tokens": tokens_out, "cost_usd": cost, "status": 200, "latency_ms": 900.0,
-                "session_id": session or f"s{n}", "fingerprint": fingerprint or f"f{n}", "tool": tool, **(place or HOME),
+                "session_id": session or f"s{n}", "fingerprint": fingerprint or f"f{n}", "tool": tool,
+                **(place or HOME),
             },
         })  # fmt: skip
 
@@ -146,6 +157,10 @@ def test_a_gateway_denies_what_was_ordered_off(travelled: Travelled) -> None:
     assert table.check("bystander", tenant="acme", now_ms=now).allowed
 
 
+def told(findings: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    return sorted((f["finding_id"], f["kind"], f["identity"]) for f in findings)
+
+
 def test_findings_equal_those_of_a_replay_of_the_same_partitions(travelled: Travelled) -> None:
     road = travelled.road
     file = road.folder / "events.jsonl"
@@ -154,7 +169,6 @@ def test_findings_equal_those_of_a_replay_of_the_same_partitions(travelled: Trav
     road.cli("replay", str(file), "--out", str(road.folder / "replayed"), "--partitions", "4")
     replayed = [json.loads(line) for line in (road.folder / "replayed" / "findings.jsonl").read_text().splitlines()]
     live = [json.loads(m.value()) for m in road.read("llm.signals") if b"llm.finding.v1" in m.value()]
-    told = lambda findings: sorted((f["finding_id"], f["kind"], f["identity"]) for f in findings)
     assert {kind for _, kind, _ in told(live)} == {"spike", "loop", "geo_shift"}
     assert told(live) == told(replayed)
 

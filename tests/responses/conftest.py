@@ -22,10 +22,27 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 START_MS = 1_772_409_600_000
-_EVIDENCE = {"age_seconds", "deterministic", "extreme", "workload", "credential_id", "session_id", "identity_trust", "details"}
+_EVIDENCE = {
+    "age_seconds",
+    "deterministic",
+    "extreme",
+    "workload",
+    "credential_id",
+    "session_id",
+    "identity_trust",
+    "details",
+}
 
 
-def make_finding(at: float, kind: str = "spike", severity: str = "high", *, identity: str = "key_1", tenant: str = "acme", **changes: Any) -> Finding:
+def make_finding(
+    at: float,
+    kind: str = "spike",
+    severity: str = "high",
+    *,
+    identity: str = "key_1",
+    tenant: str = "acme",
+    **changes: Any,
+) -> Finding:
     """A finding told `at` seconds after the start, of an identity that is known for a day."""
     evidence = Evidence(
         partition=0, offsets=(0, 9), policy="p", detector_version=1, state_digest="d" * 16,

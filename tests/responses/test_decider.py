@@ -115,7 +115,10 @@ def test_one_flare_up_that_climbs_the_ladder_is_one_block(story: Begin) -> None:
     s = story(permanent_after_blocks=2)
     s.extreme(0)
     s.find(5, "model_shift")
-    assert [(command.action, command.expires_at is None) for command in s.commands] == [("throttle", False), ("suspend", False)]
+    assert [(command.action, command.expires_at is None) for command in s.commands] == [
+        ("throttle", False),
+        ("suspend", False),
+    ]
 
 
 def test_a_persons_order_holds_until_a_person_ends_it(story: Begin) -> None:
@@ -346,7 +349,9 @@ def test_one_incident_is_open_per_identity(story: Begin, steps: list[tuple[str, 
 
 
 @given(steps=STEPS)
-def test_without_people_nothing_is_weakened_but_by_its_end(story: Begin, steps: list[tuple[str, float, int, str]]) -> None:
+def test_without_people_nothing_is_weakened_but_by_its_end(
+    story: Begin, steps: list[tuple[str, float, int, str]]
+) -> None:
     s = story()
     s.until(play(s, steps, orders=False) + 3600)
     for commands in keyed(s.commands).values():
@@ -359,7 +364,9 @@ def test_without_people_nothing_is_weakened_but_by_its_end(story: Begin, steps: 
 
 
 @given(steps=STEPS, cut=st.integers(0, 40))
-def test_what_was_decided_does_not_depend_on_what_comes(story: Begin, steps: list[tuple[str, float, int, str]], cut: int) -> None:
+def test_what_was_decided_does_not_depend_on_what_comes(
+    story: Begin, steps: list[tuple[str, float, int, str]], cut: int
+) -> None:
     whole, part = story(), story()
     play(whole, steps, orders=True)
     play(part, steps[:cut], orders=True)

@@ -82,7 +82,9 @@ def approve(**changes: Any) -> Directory:
     ("at", "observed", "approved"),
     [(3600, 80, True), (7200, 80, True), (3599, 80, False), (7201, 80, False), (4000, 100, True), (4000, 101, False)],
 )
-def test_approved_activity_is_no_case_within_its_time_and_its_multiplier(story: Begin, at: float, observed: float, approved: bool) -> None:
+def test_approved_activity_is_no_case_within_its_time_and_its_multiplier(
+    story: Begin, at: float, observed: float, approved: bool
+) -> None:
     s = story(approve())
     s.extreme(at, observed=float(observed), baseline=10.0)
     assert bool(s.outcomes) != approved

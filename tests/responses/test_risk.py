@@ -56,8 +56,16 @@ def test_a_low_finding_alone_makes_no_family(config: Config, finding: Make) -> N
     assert risk.families(now) == []
 
 
-@given(kinds=st.lists(st.tuples(st.sampled_from(sorted(FAMILY)), st.sampled_from(["info", "low", "medium", "high", "critical"])), min_size=1, max_size=60))
-def test_risk_is_between_0_and_100_and_only_a_finding_raises_it(config: Config, finding: Make, kinds: list[tuple[str, Any]]) -> None:
+@given(
+    kinds=st.lists(
+        st.tuples(st.sampled_from(sorted(FAMILY)), st.sampled_from(["info", "low", "medium", "high", "critical"])),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_risk_is_between_0_and_100_and_only_a_finding_raises_it(
+    config: Config, finding: Make, kinds: list[tuple[str, Any]]
+) -> None:
     risk = Standing(config.risk)
     last = now = 0
     for n, (kind, severity) in enumerate(kinds):

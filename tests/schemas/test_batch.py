@@ -73,7 +73,9 @@ def test_hashes_tell_names_apart_and_absence_from_both(raw: Raw, column: str) ->
         ({"status": 500, "error": "timeout"}, True, False, False),
     ],
 )  # fmt: skip
-def test_which_calls_are_evidence(raw: Raw, data: dict[str, object], failed: bool, denied: bool, excluded: bool) -> None:
+def test_which_calls_are_evidence(
+    raw: Raw, data: dict[str, object], failed: bool, denied: bool, excluded: bool
+) -> None:
     batch = one(raw, **data)
     assert (bool(batch.failed[0]), bool(batch.denied[0]), bool(batch.excluded[0])) == (failed, denied, excluded)
 
@@ -83,7 +85,10 @@ def test_a_second_attempt_is_a_retry(raw: Raw, attempt: int | None, retry: bool)
     assert bool(one(raw, attempt=attempt).retry[0]) is retry
 
 
-@pytest.mark.parametrize(("workload", "name"), [(None, "interactive"), ("interactive", "interactive"), ("batch", "batch"), ("agent", "agent")])
+@pytest.mark.parametrize(
+    ("workload", "name"),
+    [(None, "interactive"), ("interactive", "interactive"), ("batch", "batch"), ("agent", "agent")],
+)
 def test_a_workload_is_interactive_unless_it_says_else(raw: Raw, workload: str | None, name: str) -> None:
     assert WORKLOADS[one(raw, workload=workload).workload[0]] == name
 
@@ -97,7 +102,11 @@ def test_times_are_whole_milliseconds_rounded_down(micros: int) -> None:
 
 def test_two_sources_events_are_two_whatever_their_names() -> None:
     def unique(source: str, name: str) -> int:
-        return int(to_batch([UsageEvent(name, source, "k", datetime(2026, 3, 2, tzinfo=UTC), UsageData("m", 200))], [0], [0]).unique[0])
+        return int(
+            to_batch(
+                [UsageEvent(name, source, "k", datetime(2026, 3, 2, tzinfo=UTC), UsageData("m", 200))], [0], [0]
+            ).unique[0]
+        )
 
     assert unique("ab", "c") != unique("a", "bc")
     assert unique("a", "b") != unique("b", "a")
@@ -116,8 +125,21 @@ def test_hashes_are_the_same_in_every_process(raw: Raw) -> None:
 
     def elsewhere(seed: str) -> bytes:
         environment = os.environ | {"PYTHONHASHSEED": seed}
-        return subprocess.run([sys.executable, "-c", code], input=line, env=environment, capture_output=True, check=True).stdout
+        return subprocess.run(
+            [sys.executable, "-c", code], input=line, env=environment, capture_output=True, check=True
+        ).stdout
 
     batch = to_batch([decode_usage(line)], [0], [0])
-    here = [int(column[0]) for column in (batch.unique, batch.source, batch.session, batch.fingerprint, batch.country, batch.model, batch.tool)]
+    here = [
+        int(column[0])
+        for column in (
+            batch.unique,
+            batch.source,
+            batch.session,
+            batch.fingerprint,
+            batch.country,
+            batch.model,
+            batch.tool,
+        )
+    ]
     assert elsewhere("1") == elsewhere("2") == f"{here}\n".encode()

@@ -51,7 +51,9 @@ def test_the_record_key_is_the_one_that_receivers_derive(file: Path) -> None:
 def test_the_claims_are_those_that_receivers_read(file: Path) -> None:
     golden = json.loads(file.read_text(encoding="utf-8"))
     made, expected = made_of(golden), golden["claims"]
-    assert {name: made[name] for name in made if name != "events"} == {name: expected[name] for name in expected if name != "events"}
+    assert {name: made[name] for name in made if name != "events"} == {
+        name: expected[name] for name in expected if name != "events"
+    }
     assert set(made["events"]) == set(expected["events"])
     [mine], [theirs] = made["events"].values(), expected["events"].values()
     assert set(mine) == set(theirs)

@@ -72,7 +72,10 @@ def test_an_error_names_the_file_and_the_field(tmp_path: Path, name: str, text: 
     assert str(caught.value).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize(("name", "raw"), [("d.json", b"{"), ("d.json", b"\xff"), ("d.toml", b"x ="), ("d.toml", b"x = '\xff'"), ("d.json", b"")])
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [("d.json", b"{"), ("d.json", b"\xff"), ("d.toml", b"x ="), ("d.toml", b"x = '\xff'"), ("d.json", b"")],
+)
 def test_what_is_neither_json_nor_toml_names_the_file(tmp_path: Path, name: str, raw: bytes) -> None:
     (tmp_path / name).write_bytes(raw)
     with pytest.raises(DirectoryError, match=name):

@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 
 from schemas.times import format_millis, parse_millis, to_millis
 
-LEAST, MOST = to_millis(datetime(1, 1, 1, tzinfo=UTC)), to_millis(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
+LEAST, MOST = (
+    to_millis(datetime(1, 1, 1, tzinfo=UTC)),
+    to_millis(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)),
+)
 
 
 @given(millis=st.integers(0, MOST))

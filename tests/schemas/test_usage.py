@@ -152,7 +152,11 @@ def test_no_bytes_raise_anything_else(line: bytes) -> None:
         assert str(error)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
 
 
 @given(changes=st.dictionaries(st.sampled_from([*OPTIONAL, "model", "status"]), JSON, max_size=4))

@@ -56,9 +56,10 @@ def test_a_replay_says_what_it_found(cli: Cli, events_file: Callable[..., str], 
     result = cli("replay", events_file(CASES["loop_runaway_agent"]()), "--out", tmp_path / "out")
     assert result.exit_code == 0
     assert "290 events of 2 identities" in result.stdout
-    assert "2 findings, 1 incidents, 1 commands" in result.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["incidents"] == 1
+    assert f"{summary['findings']} findings, 1 incidents, {summary['commands']} commands in {tmp_path}" in result.stdout
     assert result.stderr == ""
-    assert (tmp_path / "out" / "summary.json").exists()
 
 
 def test_a_replay_for_a_program(cli: Cli, events_file: Callable[..., str], tmp_path: Path) -> None:
@@ -66,7 +67,9 @@ def test_a_replay_for_a_program(cli: Cli, events_file: Callable[..., str], tmp_p
     assert json.loads(result.stdout) == json.loads((tmp_path / "out" / "summary.json").read_text())
 
 
-def test_rejected_lines_are_shown_as_far_as_they_help(cli: Cli, events_file: Callable[..., str], tmp_path: Path) -> None:
+def test_rejected_lines_are_shown_as_far_as_they_help(
+    cli: Cli, events_file: Callable[..., str], tmp_path: Path
+) -> None:
     events = events_file(b"{\n" * 8)
     result = cli("replay", events, "--out", tmp_path / "out")
     assert result.exit_code == 0
@@ -92,9 +95,15 @@ def test_events_that_are_not_there(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("[spike]\nwarmup = 1\n", "policy.toml: "), ("x = [", "policy.toml: not TOML: "), (None, "policy.toml: No such file or directory; name a policy")],
+    [
+        ("[spike]\nwarmup = 1\n", "policy.toml: "),
+        ("x = [", "policy.toml: not TOML: "),
+        (None, "policy.toml: No such file or directory; name a policy"),
+    ],
 )
-def test_a_policy_that_cannot_be_used(cli: Cli, events_file: Callable[..., str], tmp_path: Path, text: str | None, said: str) -> None:
+def test_a_policy_that_cannot_be_used(
+    cli: Cli, events_file: Callable[..., str], tmp_path: Path, text: str | None, said: str
+) -> None:
     path = tmp_path / "policy.toml"
     if text is not None:
         path.write_text(text)
@@ -103,8 +112,12 @@ def test_a_policy_that_cannot_be_used(cli: Cli, events_file: Callable[..., str],
     assert mistake(cli("policy", "check", path)) == line
 
 
-@pytest.mark.parametrize(("text", "said"), [('{"identities": 5}', "$.identities"), ("{", "truncated"), (None, "No such file or directory")])
-def test_a_directory_that_cannot_be_read(cli: Cli, events_file: Callable[..., str], tmp_path: Path, text: str | None, said: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"), [('{"identities": 5}', "$.identities"), ("{", "truncated"), (None, "No such file or directory")]
+)
+def test_a_directory_that_cannot_be_read(
+    cli: Cli, events_file: Callable[..., str], tmp_path: Path, text: str | None, said: str
+) -> None:
     path = tmp_path / "who.json"
     if text is not None:
         path.write_text(text)
@@ -162,31 +175,27 @@ def test_a_policy_is_checked_and_shown(cli: Cli, policy_file: Path) -> None:
     assert set(shown["policy"]) == {"spike", "loop", "geo_shift", "risk", "response"}
 
 
-def _shell(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def _shell(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     code = "from streams.cli import main; main()"
-    root = str(Path(__file__).parent.parent.parent)
-    variables = os.environ | environment | {"PYTHONPATH": root}
-    return subprocess.run([sys.executable, "-c", code, *arguments], env=variables, capture_output=True, text=True, check=False)
+    variables = os.environ | environment | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_a_broker_that_is_not_there(nobody: str) -> None:
     """From outside, because the Kafka client would write into the process's own standard error."""
-    done = _shell("init", KAFKA_BOOTSTRAP=nobody)
-    assert done.returncode == 2
-    [line] = done.stderr.splitlines()
-    assert line.startswith(f"tripswitch: no Kafka broker answers at {nobody}: ")
-    assert line.endswith("start it, or correct KAFKA_BOOTSTRAP")
+    started = [_shell("init", KAFKA_BOOTSTRAP=nobody), _shell("run", "detect", KAFKA_BOOTSTRAP=nobody)]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 2
+        [line] = errors.splitlines()
+        assert line.startswith(f"tripswitch: no Kafka broker answers at {nobody}: ")
+        assert line.endswith("start it, or correct KAFKA_BOOTSTRAP")
 
 
-def test_a_worker_without_a_broker(nobody: str) -> None:
-    done = _shell("run", "detect", KAFKA_BOOTSTRAP=nobody)
-    assert done.returncode == 2
-    [line] = done.stderr.splitlines()
-    assert nobody in line
-
-
-def test_an_unknown_app_or_command_is_the_users_mistake() -> None:
-    for arguments in (["run", "dance"], ["dance"], ["replay"]):
-        done = _shell(*arguments)
-        assert done.returncode == 2
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("arguments", [["run", "dance"], ["dance"], ["replay"]], ids=" ".join)
+def test_an_unknown_app_or_command_is_the_users_mistake(cli: Cli, arguments: list[str]) -> None:
+    result = cli(*arguments)
+    assert result.exit_code == 2
+    assert "Usage" in result.stderr

@@ -115,7 +115,9 @@ def test_what_is_no_event_is_rejected_with_its_line() -> None:
 
 
 @given(
-    times=st.lists(st.sampled_from([0.0, 1.0, 2.0, 100.0, 400.0, 401.0, 1000.0, 5000.0, 5001.0, 99_999.0]), max_size=30),
+    times=st.lists(
+        st.sampled_from([0.0, 1.0, 2.0, 100.0, 400.0, 401.0, 1000.0, 5000.0, 5001.0, 99_999.0]), max_size=30
+    ),
     chunk=st.integers(1, 7),
 )
 def test_every_line_has_one_answer_however_the_file_is_cut(times: list[float], chunk: int) -> None:

@@ -39,7 +39,11 @@ def test_the_shipped_policy_is_valid_and_named_by_its_content(policy: Loaded, po
 
 @pytest.mark.parametrize(
     ("name", "misspelt", "key"),
-    [("warm_up_hours", "warmup_hours", "spike.warmup_hours"), ("block_risk", "blok_risk", "response.blok_risk"), ("travel_km ", "travel_kn ", "geo_shift.travel_kn")],
+    [
+        ("warm_up_hours", "warmup_hours", "spike.warmup_hours"),
+        ("block_risk", "blok_risk", "response.blok_risk"),
+        ("travel_km ", "travel_kn ", "geo_shift.travel_kn"),
+    ],
 )
 def test_an_unknown_key_is_named_with_its_nearest(changed: Any, name: str, misspelt: str, key: str) -> None:
     path = changed(name, misspelt)
@@ -65,7 +69,11 @@ def test_an_unknown_table_is_named(changed: Any) -> None:
         ("warm_up_calls", "warm_up_calls = 40.5", r"geo_shift\.warm_up_calls: Expected `int`"),
         ("mode", 'mode = "loud"', r"response\.mode: Invalid enum value 'loud'"),
         ("cap_tenant", "cap_tenant = 0", r"response\.cap_tenant: Expected `int` >= 1"),
-        ("permanent_after_blocks", "permanent_after_blocks = 1", r"response\.permanent_after_blocks: Expected `int` >= 2"),
+        (
+            "permanent_after_blocks",
+            "permanent_after_blocks = 1",
+            r"response\.permanent_after_blocks: Expected `int` >= 2",
+        ),
         ("families_to_block", "families_to_block = 1", r"response\.families_to_block: Expected `int` >= 2"),
         ("suspend_minutes", "suspend_minutes = -5.0", r"response\.suspend_minutes: Expected `float` > 0"),
         ("medium", "medium = 0.0", r"risk\.points\[\.\.\.\]: Expected `float` > 0"),
@@ -115,7 +123,10 @@ def test_every_severity_has_points_and_every_family_a_half_life(changed: Any, po
         read_policy(changed(value_of(policy_file, line), ""))
 
 
-@pytest.mark.parametrize(("raw", "message"), [(b"spike = [", "not TOML: "), (b"\xff\xfe", "not UTF-8 at byte 0"), (b"", "policy: Object missing")])
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [(b"spike = [", "not TOML: "), (b"\xff\xfe", "not UTF-8 at byte 0"), (b"", "policy: Object missing")],
+)
 def test_what_is_no_policy_is_said_to_be_that(tmp_path: Path, raw: bytes, message: str) -> None:
     path = tmp_path / "policy.toml"
     path.write_bytes(raw)
@@ -125,7 +136,9 @@ def test_what_is_no_policy_is_said_to_be_that(tmp_path: Path, raw: bytes, messag
 
 
 def test_a_policy_that_is_not_there_says_how_to_name_one(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="No such file or directory; name a policy with --policy or TRIPSWITCH_POLICY"):
+    with pytest.raises(
+        PolicyError, match="No such file or directory; name a policy with --policy or TRIPSWITCH_POLICY"
+    ):
         read_policy(tmp_path / "none.toml")
 
 

@@ -55,7 +55,9 @@ def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("KAFKA_SASL_PASSWORD", "kafka", "sasl_password"), ("KAFKA_SSL_CA", "kafka", "ssl_ca"), ("KAFKA_SSL_CERT", "kafka", "ssl_cert"),
     ],
 )  # fmt: skip
-def test_each_variable_has_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, section: str, name: str) -> None:
+def test_each_variable_has_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, section: str, name: str
+) -> None:
     monkeypatch.setenv(variable, "given")
     assert getattr(getattr(read_settings(tmp_path / "none.toml"), section), name) == "given"
 
