@@ -5,7 +5,7 @@ from msgspec import Struct
 
 from responses.config import Config
 from responses.risk import Standing
-from schemas.command import STRICTNESS, Action, Command, Scope
+from schemas.command import STRICTNESS, Action, Command, Limits, Scope
 from schemas.finding import Finding, Kind, Severity
 from schemas.incident import Incident
 from schemas.times import format_millis, parse_millis

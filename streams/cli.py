@@ -132,6 +132,16 @@ def _progress(events: str) -> Iterator[Callable[[int], None] | None]:
 
 
 @app.command()
+def demo(as_json: JsonOption = False) -> None:
+    """The whole system on this machine, nothing to install or start; a gateway is attacked before your eyes."""
+    from streams.demo import run as play
+
+    with _one_line():
+        code = play(json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
 def init() -> None:
     """Makes topics, ClickHouse tables and signing keys; changes nothing that is there."""
     from streams.init import initialise

@@ -23,7 +23,7 @@ from streams.demo.board import Board, Suspect
 from streams.demo.broker import GROUPS, PARTITIONS, Broker, Lags
 from streams.demo.gateway import gateway_config, new_key_of
 from streams.demo.history import SAMPLE, read_history
-from streams.demo.processes import Died, Processes
+from streams.demo.processes import Processes
 from streams.demo.questions import Answered, ask
 from streams.demo.screen import View
 from streams.demo.story import ATTACKS, GIVE_UP_SECONDS, REASON, RESTORED, ROTATED, Attack
@@ -49,7 +49,8 @@ class TooSlow(RuntimeError):
 
 
 class Play:
-    """One run of the demo. `rows` (of usage events in ClickHouse), `answers` and `seconds` (in all) come at its end."""
+    """One run of the demo. `rows` (of usage events in ClickHouse), `answers`, `seconds` (in all)
+    and `seconds_of_events` (from the first one's publication until all are in ClickHouse) come at its end."""
 
     def __init__(self, view: View, folder: Path) -> None:
         self._folder = folder
@@ -61,7 +62,8 @@ class Play:
         self.board = Board(suspects, view.tell)
         self.answers: list[Answered] = []
         self.rows = 0
-        self.seconds = 0.0
+        self.identities = len(pasts)
+        self.seconds = self.seconds_of_events = 0.0
         self.slack_messages: int | None = 0
         self._view = view
         self._room = asyncio.Event()
@@ -145,6 +147,7 @@ class Play:
         self._view.phase("warming up: compiling the detectors' kernels (once per machine) while the workers start")
         await _until(lambda: self._processes.finished("warm-up"), _READY_SECONDS, "compiling the kernels")
         past = self._history.until(int(time.time() * 1000))
+        self._published_from = time.monotonic()
         self._publish(producer, islice(past, _FIRST))
         self._view.phase("warming up: the workers join their consumer groups")
         await _until(
@@ -172,6 +175,8 @@ class Play:
             async with asyncio.TaskGroup() as story:
                 for attack in ATTACKS:
                     story.create_task(self._attack(clients, attack))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
         finally:
             honest.cancel()
             with suppress(asyncio.CancelledError):
@@ -213,6 +218,7 @@ class Play:
         await _until(lambda: self._processes.gone("gateway"), _CAUGHT_UP_SECONDS, "stopping the gateway")
         self.board.lag.clear()
         await _until(self._caught_up, _CAUGHT_UP_SECONDS, "the archive")
+        self.seconds_of_events = time.monotonic() - self._published_from
         # The embedded engine lets one process in at a time.
         self._processes.ask_to_stop(_WORKERS)
         await _until(lambda: self._processes.gone("archive"), _CAUGHT_UP_SECONDS, "stopping the archive")
@@ -232,8 +238,6 @@ class Play:
                 self._view.refresh(self.board)
                 await asyncio.wait({task}, timeout=_STEP)
             task.result()
-        except* Died as died:
-            raise died.exceptions[0] from None
         finally:
             task.cancel()
 

@@ -1,6 +1,7 @@
 """Commands as signed records: keys that stay secret, tokens that only their signer could make."""
 
 import base64
+import hmac
 import json
 import stat
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from joserfc import jws
-from joserfc.jwk import OctKey, RSAKey
+from joserfc.jwk import RSAKey
 from msgspec.structs import replace
 
 from schemas.command import STRICTNESS, TOKEN_TYPE, Command, Limits, record_key
@@ -48,6 +49,10 @@ def header_of(token: bytes) -> dict[str, Any]:
     head = token.split(b".")[0]
     made: dict[str, Any] = json.loads(base64.urlsafe_b64decode(head + b"=" * (-len(head) % 4)))
     return made
+
+
+def segment(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
 
 
 def test_the_private_key_is_its_owners_alone(tmp_path: Path) -> None:
@@ -93,13 +98,15 @@ def test_the_public_key_is_no_shared_secret(verifier: Verifier, keys: tuple[Path
     key = RSAKey.import_key(keys[0].read_bytes())
     for secret in (key.as_pem(private=False), keys[1].read_bytes(), key.as_dict(private=False)["n"].encode()):
         header = {"alg": "HS256", "typ": REQUEST_TYPE, "kid": key.thumbprint()}
-        token = jws.serialize_compact(header, b'{"action":"restore"}', OctKey.import_key(secret), ["HS256"]).encode()
+        signed = b".".join(map(segment, (json.dumps(header).encode(), b'{"action":"restore"}')))
+        # By hand: the library would not make such a token.
+        token = signed + b"." + segment(hmac.digest(secret, signed, "sha256"))
         with pytest.raises(ValueError, match="not signed by a key that is trusted"):
             verifier.payload(token, REQUEST_TYPE)
 
 
 def test_no_signature_is_none(verifier: Verifier, signer: Signer) -> None:
-    head = base64.urlsafe_b64encode(json.dumps({"alg": "none", "typ": REQUEST_TYPE}).encode()).rstrip(b"=")
+    head = segment(json.dumps({"alg": "none", "typ": REQUEST_TYPE}).encode())
     body = signer.token({"a": 1}, REQUEST_TYPE).split(b".")[1]
     with pytest.raises(ValueError, match="not signed by a key that is trusted"):
         verifier.payload(head + b"." + body + b".", REQUEST_TYPE)
@@ -117,7 +124,7 @@ def test_another_key_is_not_trusted_whatever_it_calls_itself(tmp_path: Path, ver
 
 def test_a_changed_payload_is_refused_and_not_repeated(signer: Signer, verifier: Verifier) -> None:
     head, _, signature = signer.token({"action": "suspend"}, REQUEST_TYPE).split(b".")
-    forged = base64.urlsafe_b64encode(b'{"action":"hunter2"}').rstrip(b"=")
+    forged = segment(b'{"action":"hunter2"}')
     with pytest.raises(ValueError, match="not signed by a key that is trusted") as caught:
         verifier.payload(b".".join([head, forged, signature]), REQUEST_TYPE)
     assert "hunter2" not in str(caught.value)
