@@ -64,7 +64,7 @@ class Signing(Struct, frozen=True, forbid_unknown_fields=True):
 
     key: str = "tripswitch-signing.pem"
     jwks: str = "tripswitch-jwks.json"
-    issuer: str = "https://tripswitch.invalid/ssf"
+    issuer: str = "https://tripswitch.invalid"
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):

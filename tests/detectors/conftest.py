@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def run(policy: Config) -> Callable[..., Signals]:
         partition = Partition(0, policy, Directory())
         out: Signals = []
         edges = [0, *sorted(cuts), len(events)]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             stamps = arrived[first:last] if arrived is not None else [0] * (last - first)
             out += [told.signal for told in partition.take(to_batch(events[first:last], range(first, last), stamps))]
         if close:

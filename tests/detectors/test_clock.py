@@ -1,6 +1,7 @@
 """A partition's clock: which deliveries are second ones, what time it is, and whose clock is wrong."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_second_deliveries_are_dropped_wherever_the_stream_is_cut(ids: list[int]
     events = deliveries([4.0 * n for n in range(len(ids))], ids)
     clock, dropped = Clock(), []
     edges = [0, *sorted(min(cut, len(ids)) for cut in cuts), len(ids)]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         dropped += tick(clock, events[first:last]).duplicate.tolist()
     assert dropped == [number in ids[:n] for n, number in enumerate(ids)]
 

@@ -181,15 +181,29 @@ def test_excluded_calls_teach_nothing(run: Run, orderly: Events) -> None:
 
 AMOUNTS = st.one_of(st.none(), st.sampled_from([0, 1, 10**15, 2**53]))
 NAME = st.one_of(st.none(), st.sampled_from(["", "a", "ü" * 300, "\x00"]))
-EXTREME = st.fixed_dictionaries({
-    "model": st.sampled_from(["", "m"]), "status": st.sampled_from([0, 200, 401, 429, 999]), "tenant": NAME,
-    "input_tokens": AMOUNTS, "output_tokens": AMOUNTS, "cost_usd": st.one_of(st.none(), st.sampled_from([0.0, 5e-324, 1e15])),
-    "attempt": st.one_of(st.none(), st.sampled_from([0, 1, 2**53])), "session_id": NAME, "fingerprint": NAME, "tool": NAME,
-    "country": NAME, "lat": st.sampled_from([None, -90.0, 0.0, 90.0]), "lon": st.sampled_from([None, -180.0, 180.0]),
-    "accuracy_km": st.sampled_from([None, 0.0, 1e15]), "asn": st.sampled_from([None, 0, 0xFFFFFFFF]),
-    "workload": st.sampled_from([None, "interactive", "batch", "agent"]), "error": st.sampled_from([None, "", DENIED]),
-    "credential_id": NAME, "identity_trust": st.sampled_from([None, "request_body"]),
-})  # fmt: skip
+EXTREME = st.fixed_dictionaries(
+    {
+        "model": st.sampled_from(["", "m"]),
+        "status": st.sampled_from([0, 200, 401, 429, 999]),
+        "tenant": NAME,
+        "input_tokens": AMOUNTS,
+        "output_tokens": AMOUNTS,
+        "cost_usd": st.one_of(st.none(), st.sampled_from([0.0, 5e-324, 1e15])),
+        "attempt": st.one_of(st.none(), st.sampled_from([0, 1, 2**53])),
+        "session_id": NAME,
+        "fingerprint": NAME,
+        "tool": NAME,
+        "country": NAME,
+        "lat": st.sampled_from([None, -90.0, 0.0, 90.0]),
+        "lon": st.sampled_from([None, -180.0, 180.0]),
+        "accuracy_km": st.sampled_from([None, 0.0, 1e15]),
+        "asn": st.sampled_from([None, 0, 0xFFFFFFFF]),
+        "workload": st.sampled_from([None, "interactive", "batch", "agent"]),
+        "error": st.sampled_from([None, "", DENIED]),
+        "credential_id": NAME,
+        "identity_trust": st.sampled_from([None, "request_body"]),
+    }
+)
 SOME_TIME = st.one_of(
     st.sampled_from([-START_MS / 1000, 0.0, 1e9]),
     st.integers(0, 120).map(float),

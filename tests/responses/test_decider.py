@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_block_is_renewed_while_denied_calls_come(story: Begin, config: Config
     actions = [command.action for command in s.commands]
     assert set(actions) == {"suspend"}
     assert 4 <= len(actions) <= 5
-    for before, after in zip(s.commands, s.commands[1:], strict=False):
+    for before, after in pairwise(s.commands):
         # No gap: the next one is there before the last one ends.
         assert seconds(after.time) < seconds(before.expires_at)
         assert after.command_id != before.command_id
@@ -325,7 +326,7 @@ def test_epochs_grow_and_ids_differ(story: Begin, steps: list[tuple[str, float, 
     s.until(play(s, steps, orders=True) + 3600)
     for commands in keyed(s.commands).values():
         epochs = [command.epoch for command in commands]
-        assert all(later > earlier for earlier, later in zip(epochs, epochs[1:], strict=False))
+        assert all(later > earlier for earlier, later in pairwise(epochs))
         assert all(command.epoch >= parse_millis(command.time) for command in commands)
     ids = [command.command_id for command in s.commands]
     assert len(set(ids)) == len(ids)
@@ -355,7 +356,7 @@ def test_without_people_nothing_is_weakened_but_by_its_end(
     s = story()
     s.until(play(s, steps, orders=False) + 3600)
     for commands in keyed(s.commands).values():
-        for before, after in zip(commands, commands[1:], strict=False):
+        for before, after in pairwise(commands):
             if after.action == "restore":
                 assert before.expires_at is not None
                 assert after.time >= before.expires_at

@@ -67,12 +67,17 @@ def test_hashes_tell_names_apart_and_absence_from_both(raw: Raw, column: str) ->
 @pytest.mark.parametrize(
     ("data", "failed", "denied", "excluded"),
     [
-        ({"status": 200}, False, False, False), ({"status": 399}, False, False, False), ({"status": 400}, True, False, False),
-        ({"status": 429}, True, False, False), ({"status": 401}, True, False, True), ({"status": 403}, True, False, False),
-        ({"status": 403, "error": DENIED}, True, True, True), ({"status": 200, "error": DENIED}, False, True, True),
+        ({"status": 200}, False, False, False),
+        ({"status": 399}, False, False, False),
+        ({"status": 400}, True, False, False),
+        ({"status": 429}, True, False, False),
+        ({"status": 401}, True, False, True),
+        ({"status": 403}, True, False, False),
+        ({"status": 403, "error": DENIED}, True, True, True),
+        ({"status": 200, "error": DENIED}, False, True, True),
         ({"status": 500, "error": "timeout"}, True, False, False),
     ],
-)  # fmt: skip
+)
 def test_which_calls_are_evidence(
     raw: Raw, data: dict[str, object], failed: bool, denied: bool, excluded: bool
 ) -> None:

@@ -22,12 +22,23 @@ def command_of(golden: dict[str, Any]) -> Command:
     [event] = golden["claims"]["events"].values()
     ext = event["ext"]
     return Command(
-        command_id=golden["claims"]["jti"], time=format_millis(event["event_timestamp"] * 1000), tenant=ext["tenant"], identity=ext["identity"],
-        scope=ext["scope"], subject=ext["subject"], action=ext["action"], epoch=ext["epoch"],
-        expires_at=None if ext["expires_at"] is None else format_millis(ext["expires_at"]), mode="enforce",
-        reason=event["reason_admin"]["en"], incident_id=golden["claims"]["txn"], finding_ids=ext["finding_ids"], policy=ext["policy"],
-        manual=ext["manual"], limits=None if ext["limits"] is None else Limits(**ext["limits"]),
-    )  # fmt: skip
+        command_id=golden["claims"]["jti"],
+        time=format_millis(event["event_timestamp"] * 1000),
+        tenant=ext["tenant"],
+        identity=ext["identity"],
+        scope=ext["scope"],
+        subject=ext["subject"],
+        action=ext["action"],
+        epoch=ext["epoch"],
+        expires_at=None if ext["expires_at"] is None else format_millis(ext["expires_at"]),
+        mode="enforce",
+        reason=event["reason_admin"]["en"],
+        incident_id=golden["claims"]["txn"],
+        finding_ids=ext["finding_ids"],
+        policy=ext["policy"],
+        manual=ext["manual"],
+        limits=None if ext["limits"] is None else Limits(**ext["limits"]),
+    )
 
 
 def made_of(golden: dict[str, Any]) -> dict[str, Any]:
@@ -88,10 +99,21 @@ def test_the_key_is_the_digest_of_prefixed_parts() -> None:
 
 def make(**changes: Any) -> Command:
     fields: dict[str, Any] = {
-        "command_id": "cmd-1", "time": "2026-03-02T00:00:00.000Z", "tenant": "acme", "identity": "key_1", "scope": "identity",
-        "subject": "key_1", "action": "suspend", "epoch": 1_772_409_600_000, "expires_at": "2026-03-02T00:15:00.000Z", "mode": "enforce",
-        "reason": "because", "incident_id": "inc-1", "finding_ids": ["f-1", "f-2"], "policy": "p1",
-    }  # fmt: skip
+        "command_id": "cmd-1",
+        "time": "2026-03-02T00:00:00.000Z",
+        "tenant": "acme",
+        "identity": "key_1",
+        "scope": "identity",
+        "subject": "key_1",
+        "action": "suspend",
+        "epoch": 1_772_409_600_000,
+        "expires_at": "2026-03-02T00:15:00.000Z",
+        "mode": "enforce",
+        "reason": "because",
+        "incident_id": "inc-1",
+        "finding_ids": ["f-1", "f-2"],
+        "policy": "p1",
+    }
     return Command(**(fields | changes))
 
 
@@ -147,9 +169,14 @@ def test_the_evidence_is_named_by_its_digest() -> None:
 def test_headers_route_and_name_the_content() -> None:
     fields = dict(headers(make(), issuer="https://x.example", issued=NOW))
     assert fields == {
-        "ce_specversion": b"1.0", "ce_id": b"cmd-1", "ce_source": b"https://x.example", "ce_type": b"llm.command.v1",
-        "ce_subject": b"acme/identity/key_1", "ce_time": b"2026-03-02T00:00:00.000Z", "content-type": b"application/secevent+jwt",
-    }  # fmt: skip
+        "ce_specversion": b"1.0",
+        "ce_id": b"cmd-1",
+        "ce_source": b"https://x.example",
+        "ce_type": b"llm.command.v1",
+        "ce_subject": b"acme/identity/key_1",
+        "ce_time": b"2026-03-02T00:00:00.000Z",
+        "content-type": b"application/secevent+jwt",
+    }
 
 
 @pytest.mark.parametrize("limits", [None, Limits(rpm=6), Limits(model="small")])

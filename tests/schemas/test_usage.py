@@ -1,6 +1,7 @@
 """What is a usage event, and why the rest is not."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,10 +13,36 @@ from schemas.usage import MAX_LINE, Malformed, UsageEvent, decode_usage
 
 Raw = Callable[..., bytes]
 OPTIONAL = [
-    "tenant", "credential_id", "kind", "workload", "provider", "route", "input_tokens", "output_tokens", "cached_tokens",
-    "cost_usd", "error", "latency_ms", "attempt", "operation_id", "session_id", "end_user", "fingerprint", "tool", "ip",
-    "country", "city", "lat", "lon", "accuracy_km", "asn", "user_agent", "streaming", "usage_missing", "identity_trust",
-]  # fmt: skip
+    "tenant",
+    "credential_id",
+    "kind",
+    "workload",
+    "provider",
+    "route",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "cost_usd",
+    "error",
+    "latency_ms",
+    "attempt",
+    "operation_id",
+    "session_id",
+    "end_user",
+    "fingerprint",
+    "tool",
+    "ip",
+    "country",
+    "city",
+    "lat",
+    "lon",
+    "accuracy_km",
+    "asn",
+    "user_agent",
+    "streaming",
+    "usage_missing",
+    "identity_trust",
+]
 
 
 def test_the_example_of_the_wire_format() -> None:
@@ -60,14 +87,42 @@ def test_unknown_fields_are_ignored(raw: Raw) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("model", 5), ("model", None), ("status", "200"), ("status", 200.5), ("status", None), ("status", -1), ("status", 1000),
-        ("input_tokens", "12"), ("input_tokens", 1.5), ("input_tokens", True), ("input_tokens", -1), ("output_tokens", -1),
-        ("cached_tokens", -5), ("input_tokens", 2**53 + 1), ("input_tokens", 10**400), ("attempt", -1), ("cost_usd", -0.01), ("cost_usd", "0.1"),
-        ("cost_usd", 1.1e15), ("latency_ms", -1), ("lat", 90.5), ("lat", -91), ("lon", 181), ("accuracy_km", -1), ("asn", -1),
-        ("asn", 2**32), ("asn", "AS1"), ("workload", "cron"), ("identity_trust", "believed"), ("streaming", "yes"), ("streaming", 1),
-        ("tenant", 7), ("session_id", {}), ("country", ["DE"]),
+        ("model", 5),
+        ("model", None),
+        ("status", "200"),
+        ("status", 200.5),
+        ("status", None),
+        ("status", -1),
+        ("status", 1000),
+        ("input_tokens", "12"),
+        ("input_tokens", 1.5),
+        ("input_tokens", True),
+        ("input_tokens", -1),
+        ("output_tokens", -1),
+        ("cached_tokens", -5),
+        ("input_tokens", 2**53 + 1),
+        ("input_tokens", 10**400),
+        ("attempt", -1),
+        ("cost_usd", -0.01),
+        ("cost_usd", "0.1"),
+        ("cost_usd", 1.1e15),
+        ("latency_ms", -1),
+        ("lat", 90.5),
+        ("lat", -91),
+        ("lon", 181),
+        ("accuracy_km", -1),
+        ("asn", -1),
+        ("asn", 2**32),
+        ("asn", "AS1"),
+        ("workload", "cron"),
+        ("identity_trust", "believed"),
+        ("streaming", "yes"),
+        ("streaming", 1),
+        ("tenant", 7),
+        ("session_id", {}),
+        ("country", ["DE"]),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_cannot_be_is_refused_and_named(raw: Raw, name: str, value: Any) -> None:
     with pytest.raises(Malformed, match=rf"\$\.data\.{name}`"):
         decode_usage(raw(data={name: value}))
@@ -76,11 +131,24 @@ def test_a_value_that_cannot_be_is_refused_and_named(raw: Raw, name: str, value:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("id", ""), ("id", 5), ("id", None), ("id", "x" * 1025), ("source", ""), ("subject", ""), ("subject", None), ("time", 1_772_409_692),
-        ("time", "2026-03-02T00:01:32"), ("time", "yesterday"), ("time", "2026-02-30T00:00:00Z"), ("data", None), ("data", []),
-        ("data", "x"), ("type", "llm.usage.v2"), ("type", None),
+        ("id", ""),
+        ("id", 5),
+        ("id", None),
+        ("id", "x" * 1025),
+        ("source", ""),
+        ("subject", ""),
+        ("subject", None),
+        ("time", 1_772_409_692),
+        ("time", "2026-03-02T00:01:32"),
+        ("time", "yesterday"),
+        ("time", "2026-02-30T00:00:00Z"),
+        ("data", None),
+        ("data", []),
+        ("data", "x"),
+        ("type", "llm.usage.v2"),
+        ("type", None),
     ],
-)  # fmt: skip
+)
 def test_an_envelope_that_cannot_be_is_refused_and_named(raw: Raw, name: str, value: Any) -> None:
     with pytest.raises(Malformed, match=rf"\$\.{name}`"):
         decode_usage(raw(**{name: value}))
@@ -97,10 +165,16 @@ def test_no_number_is_infinite_or_none(raw: Raw, name: str, value: str) -> None:
 @pytest.mark.parametrize(
     "time",
     [
-        "1969-12-31T23:59:59.999Z", "1970-01-01T00:00:00+01:00", "2300-01-01T00:00:00Z", "2299-12-31T23:59:59-01:00",
-        "0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59Z",
+        "1969-12-31T23:59:59.999Z",
+        "1970-01-01T00:00:00+01:00",
+        "2300-01-01T00:00:00Z",
+        "2299-12-31T23:59:59-01:00",
+        "0001-01-01T00:00:00+14:00",
+        "0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59-14:00",
+        "9999-12-31T23:59:59Z",
     ],
-)  # fmt: skip
+)
 def test_a_time_that_no_table_can_hold_is_refused(raw: Raw, time: str) -> None:
     with pytest.raises(Malformed, match="year"):
         decode_usage(raw(time=time))
@@ -109,10 +183,13 @@ def test_a_time_that_no_table_can_hold_is_refused(raw: Raw, time: str) -> None:
 @pytest.mark.parametrize(
     ("time", "millis"),
     [
-        ("1970-01-01T00:00:00Z", 0), ("1969-12-31T23:30:00-01:00", 1_800_000), ("2299-12-31T23:59:59.999Z", 10_413_791_999_999),
-        ("2300-01-01T00:30:00+01:00", 10_413_790_200_000), ("2026-03-02T00:01:32.844999Z", 1_772_409_692_844),
+        ("1970-01-01T00:00:00Z", 0),
+        ("1969-12-31T23:30:00-01:00", 1_800_000),
+        ("2299-12-31T23:59:59.999Z", 10_413_791_999_999),
+        ("2300-01-01T00:30:00+01:00", 10_413_790_200_000),
+        ("2026-03-02T00:01:32.844999Z", 1_772_409_692_844),
     ],
-)  # fmt: skip
+)
 def test_times_are_utc_whatever_their_zone(raw: Raw, time: str, millis: int) -> None:
     assert to_millis(decode_usage(raw(time=time)).time) == millis
 
@@ -120,11 +197,24 @@ def test_times_are_utc_whatever_their_zone(raw: Raw, time: str, millis: int) -> 
 @pytest.mark.parametrize(
     "line",
     [
-        b"", b"{", b"null", b"[]", b"5", b'"x"', b"\xff\xfe", b'{"id":"\xff"}', b'{"id":"\xc3"}', b"\x00", b"[" * 200_000, b'{"a":' * 200_000,
-        b'{"id":"\\ud800","source":"s"}', b"id=1", b"{}{}",
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"5",
+        b'"x"',
+        b"\xff\xfe",
+        b'{"id":"\xff"}',
+        b'{"id":"\xc3"}',
+        b"\x00",
+        b"[" * 200_000,
+        b'{"a":' * 200_000,
+        b'{"id":"\\ud800","source":"s"}',
+        b"id=1",
+        b"{}{}",
     ],
     ids=range(15),
-)  # fmt: skip
+)
 def test_what_is_no_json_object_of_ours(line: bytes) -> None:
     with pytest.raises(Malformed):
         decode_usage(line)
@@ -146,10 +236,8 @@ def test_a_line_may_have_one_mebibyte(raw: Raw) -> None:
 
 @given(line=st.binary(max_size=200))
 def test_no_bytes_raise_anything_else(line: bytes) -> None:
-    try:
+    with suppress(Malformed):
         decode_usage(line)
-    except Malformed as error:
-        assert str(error)
 
 
 JSON = st.recursive(
@@ -161,9 +249,5 @@ JSON = st.recursive(
 
 @given(changes=st.dictionaries(st.sampled_from([*OPTIONAL, "model", "status"]), JSON, max_size=4))
 def test_no_value_raises_anything_else(raw: Raw, changes: dict[str, Any]) -> None:
-    try:
-        event = decode_usage(raw(data=changes))
-    except Malformed as error:
-        assert str(error)
-    else:
-        assert isinstance(event, UsageEvent)
+    with suppress(Malformed):
+        assert isinstance(decode_usage(raw(data=changes)), UsageEvent)

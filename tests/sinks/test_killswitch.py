@@ -22,10 +22,21 @@ from tripswitch_gateway import CommandVerifier, KeyFile, Refused
 ISSUER = "https://tripswitch.example/ssf"
 NOW = 1_772_409_600_000
 COMMAND = Command(
-    command_id="cmd-1", time="2026-03-02T00:00:00.000Z", tenant="acme", identity="key_1", scope="identity", subject="key_1",
-    action="suspend", epoch=NOW, expires_at="2026-03-02T00:15:00.000Z", mode="enforce", reason="because", incident_id="inc-1",
-    finding_ids=["f-1"], policy="p1",
-)  # fmt: skip
+    command_id="cmd-1",
+    time="2026-03-02T00:00:00.000Z",
+    tenant="acme",
+    identity="key_1",
+    scope="identity",
+    subject="key_1",
+    action="suspend",
+    epoch=NOW,
+    expires_at="2026-03-02T00:15:00.000Z",
+    mode="enforce",
+    reason="because",
+    incident_id="inc-1",
+    finding_ids=["f-1"],
+    policy="p1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +90,9 @@ def test_what_is_signed_is_read_back(signer: Signer, verifier: Verifier, keys: t
     assert header_of(token) == {"alg": "RS256", "typ": REQUEST_TYPE, "kid": entry["kid"]}
 
 
-@pytest.mark.parametrize(("signed", "asked"), [(REQUEST_TYPE, TOKEN_TYPE), (TOKEN_TYPE, REQUEST_TYPE), ("JWT", REQUEST_TYPE)])
+@pytest.mark.parametrize(
+    ("signed", "asked"), [(REQUEST_TYPE, TOKEN_TYPE), (TOKEN_TYPE, REQUEST_TYPE), ("JWT", REQUEST_TYPE)]
+)
 def test_a_token_for_another_purpose_is_refused(signer: Signer, verifier: Verifier, signed: str, asked: str) -> None:
     """A command must never pass for a person's order, nor the other way round."""
     with pytest.raises(ValueError, match="for another purpose"):
@@ -112,12 +125,16 @@ def test_no_signature_is_none(verifier: Verifier, signer: Signer) -> None:
         verifier.payload(head + b"." + body + b".", REQUEST_TYPE)
 
 
-def test_another_key_is_not_trusted_whatever_it_calls_itself(tmp_path: Path, verifier: Verifier, keys: tuple[Path, Path]) -> None:
+def test_another_key_is_not_trusted_whatever_it_calls_itself(
+    tmp_path: Path, verifier: Verifier, keys: tuple[Path, Path]
+) -> None:
     new_keys(tmp_path / "signing.pem", tmp_path / "jwks.json")
     thief = RSAKey.import_key((tmp_path / "signing.pem").read_bytes())
     trusted = RSAKey.import_key(keys[0].read_bytes())
     for kid in (thief.thumbprint(), trusted.thumbprint()):
-        token = jws.serialize_compact({"alg": "RS256", "typ": REQUEST_TYPE, "kid": kid}, b"{}", thief, ["RS256"]).encode()
+        token = jws.serialize_compact(
+            {"alg": "RS256", "typ": REQUEST_TYPE, "kid": kid}, b"{}", thief, ["RS256"]
+        ).encode()
         with pytest.raises(ValueError, match="not signed by a key that is trusted"):
             verifier.payload(token, REQUEST_TYPE)
 
@@ -162,7 +179,13 @@ def test_gateways_take_every_command(signer: Signer, keys: tuple[Path, Path], ac
     receiver = CommandVerifier(KeyFile(keys[1]), ISSUER, clock_ms=lambda: NOW)
     record = signer.records(command, NOW)[0]
     read = receiver.verify(record.key.encode(), record.value)
-    assert (read.action, read.scope, read.tenant, read.identity, read.subject) == (action, scope, "acme", identity, subject)
+    assert (read.action, read.scope, read.tenant, read.identity, read.subject) == (
+        action,
+        scope,
+        "acme",
+        identity,
+        subject,
+    )
     assert (read.epoch, read.not_before, read.expires_at) == (NOW, NOW, NOW + 900_000)
     with pytest.raises(Refused):
         receiver.verify(record_key("acme", scope, "else").encode(), record.value)
@@ -178,14 +201,21 @@ def test_a_file_that_is_no_private_rsa_key_is_named(tmp_path: Path) -> None:
     made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     curve = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = made.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    for content, said in ((b"", "no RSA private key"), (b"hello", "no RSA private key"), (curve, "no RSA private key"), (public, "public key can't sign")):
+    for content, said in (
+        (b"", "no RSA private key"),
+        (b"hello", "no RSA private key"),
+        (curve, "no RSA private key"),
+        (public, "public key can't sign"),
+    ):
         (tmp_path / "k.pem").write_bytes(content)
         with pytest.raises(BadKey, match=said) as caught:
             Signer.read(tmp_path / "k.pem", issuer=ISSUER, contact="")
         assert str(tmp_path / "k.pem") in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"keys": 5}', b'{"keys": [{}]}', b'{"keys": [{"kty": "XX"}]}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b'{"keys": 5}', b'{"keys": [{}]}', b'{"keys": [{"kty": "XX"}]}', b"\xff"]
+)
 def test_a_file_that_is_no_jwks_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "jwks.json").write_bytes(content)
     with pytest.raises(BadKey, match=r"jwks\.json: not a JWKS file"):

@@ -50,11 +50,15 @@ def test_a_replay_says_what_it_said(case: str, policy: Loaded, tmp_path: Path) -
     replay(str(FOLDER / f"{case}.events.jsonl.gz"), tmp_path, policy, Directory())
     differences = []
     for output in OUTPUTS:
-        made = [json.dumps(comparable(json.loads(line))) for line in (tmp_path / f"{output}.jsonl").read_text().splitlines()]
+        made = [
+            json.dumps(comparable(json.loads(line))) for line in (tmp_path / f"{output}.jsonl").read_text().splitlines()
+        ]
         golden = FOLDER / f"{case}.{output}.jsonl"
         if os.environ.get("REGENERATE_GOLDEN"):
             golden.write_text("".join(f"{line}\n" for line in made))
-        differences += difflib.unified_diff(golden.read_text().splitlines(), made, f"golden {golden.name}", f"replayed {golden.name}", n=0, lineterm="")
+        differences += difflib.unified_diff(
+            golden.read_text().splitlines(), made, f"golden {golden.name}", f"replayed {golden.name}", n=0, lineterm=""
+        )
     assert not differences, "\n" + "\n".join(differences)
 
 
@@ -62,7 +66,9 @@ def test_a_replay_says_what_it_said(case: str, policy: Loaded, tmp_path: Path) -
 def test_the_events_are_those_of_the_story(case: str) -> None:
     path = FOLDER / f"{case}.events.jsonl.gz"
     assert path.stat().st_size <= MOST_BYTES
-    assert gzip.decompress(path.read_bytes()) == as_lines(CASES[case]()), "python tests/golden/replay/made_traffic.py writes them"
+    assert gzip.decompress(path.read_bytes()) == as_lines(CASES[case]()), (
+        "python tests/golden/replay/made_traffic.py writes them"
+    )
 
 
 @pytest.mark.parametrize("kind", ["spike", "loop", "geo_shift"])

@@ -52,11 +52,14 @@ def test_a_line_from_the_future_at_the_very_end_is_rejected() -> None:
 
 def test_the_reason_says_how_far_ahead_of_what() -> None:
     intake = FileIntake()
-    lines = list(enumerate(map(lambda event: as_lines([event]), events([0.0, 1.0, 2.0, 3602.0])), 1))
+    lines = enumerate((as_lines([event]) for event in events([0.0, 1.0, 2.0, 3602.0])), 1)
     out = [*intake.admit(lines), *intake.finish()]
     assert out[-1] == (
         4,
-        "time 2026-03-02T01:00:02.000Z is 3600 s ahead of the stream (2026-03-02T00:00:02.000Z) and what follows is not there",
+        (
+            "time 2026-03-02T01:00:02.000Z is 3600 s ahead of the stream (2026-03-02T00:00:02.000Z) "
+            "and what follows is not there"
+        ),
     )
 
 

@@ -88,12 +88,20 @@ def test_a_value_of_the_wrong_sort_is_named(changed: Any, policy_file: Path, old
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("ratio", "ratio = 0.0"), ("floor_tokens", "floor_tokens = -1.0"), ("cohort_quantile", "cohort_quantile = 2.0"),
-        ("record_half_life_days", "record_half_life_days = 0.0"), ("adapt_hours", "adapt_hours = 0.0"), ("warm_up_hours", "warm_up_hours = -1"),
-        ("half_life_seconds", "half_life_seconds = 0.0"), ("growth_steps", "growth_steps = 0"), ("travel_kmh", "travel_kmh = nan"),
-        ("calls_to_tell", "calls_to_tell = 0"), ("accuracy_factor", "accuracy_factor = -1.0"), ("extreme_ratio", "extreme_ratio = inf"),
+        ("ratio", "ratio = 0.0"),
+        ("floor_tokens", "floor_tokens = -1.0"),
+        ("cohort_quantile", "cohort_quantile = 2.0"),
+        ("record_half_life_days", "record_half_life_days = 0.0"),
+        ("adapt_hours", "adapt_hours = 0.0"),
+        ("warm_up_hours", "warm_up_hours = -1"),
+        ("half_life_seconds", "half_life_seconds = 0.0"),
+        ("growth_steps", "growth_steps = 0"),
+        ("travel_kmh", "travel_kmh = nan"),
+        ("calls_to_tell", "calls_to_tell = 0"),
+        ("accuracy_factor", "accuracy_factor = -1.0"),
+        ("extreme_ratio", "extreme_ratio = inf"),
     ],
-)  # fmt: skip
+)
 def test_a_threshold_that_cannot_be_is_refused(changed: Any, policy_file: Path, old: str, new: str) -> None:
     """Before a worker divides by it."""
     with pytest.raises(PolicyError, match=old):

@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -233,7 +232,7 @@ def test_nothing_is_half_written_when_it_fails(
         replay(events_file(world[:100], "other.jsonl"), out, policy, Directory())
     assert {name: (out / name).read_bytes() for name in OUTPUTS} == before
     assert (out / "summary.json").read_bytes() == summary
-    assert len(os.listdir(out)) == 4
+    assert len(list(out.iterdir())) == 4
 
 
 CORPUS = Path(__file__).parent.parent.parent.parent / "shared" / "corpus" / "corpus.py"

@@ -30,7 +30,8 @@ def test_without_anything_it_is_this_machine(tmp_path: Path) -> None:
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(
         tmp_path,
-        'policy = "file.toml"\ndirectory = "file.json"\n[kafka]\nbootstrap = "file:9092"\npartitions = 4\n[slack]\nchannel = "C1"\n',
+        'policy = "file.toml"\ndirectory = "file.json"\n[kafka]\nbootstrap = "file:9092"\npartitions = 4\n'
+        '[slack]\nchannel = "C1"\n',
     )
     monkeypatch.setenv("KAFKA_BOOTSTRAP", "env:9092")
     monkeypatch.setenv("KAFKA_REPLICATION", "3")
@@ -50,11 +51,17 @@ def test_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("variable", "section", "name"),
     [
-        ("CLICKHOUSE_URL", "clickhouse", "url"), ("TRIPSWITCH_SIGNING_KEY", "signing", "key"), ("TRIPSWITCH_JWKS", "signing", "jwks"),
-        ("TRIPSWITCH_ISSUER", "signing", "issuer"), ("SLACK_CHANNEL", "slack", "channel"), ("SLACK_API_URL", "slack", "api_url"),
-        ("KAFKA_SASL_PASSWORD", "kafka", "sasl_password"), ("KAFKA_SSL_CA", "kafka", "ssl_ca"), ("KAFKA_SSL_CERT", "kafka", "ssl_cert"),
+        ("CLICKHOUSE_URL", "clickhouse", "url"),
+        ("TRIPSWITCH_SIGNING_KEY", "signing", "key"),
+        ("TRIPSWITCH_JWKS", "signing", "jwks"),
+        ("TRIPSWITCH_ISSUER", "signing", "issuer"),
+        ("SLACK_CHANNEL", "slack", "channel"),
+        ("SLACK_API_URL", "slack", "api_url"),
+        ("KAFKA_SASL_PASSWORD", "kafka", "sasl_password"),
+        ("KAFKA_SSL_CA", "kafka", "ssl_ca"),
+        ("KAFKA_SSL_CERT", "kafka", "ssl_cert"),
     ],
-)  # fmt: skip
+)
 def test_each_variable_has_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, section: str, name: str
 ) -> None:
@@ -65,10 +72,14 @@ def test_each_variable_has_its_place(
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ('[kafka]\nbootstap = "x"', "bootstap"), ("[kafka]\npartitions = []", r"\$\.kafka\.partitions"), ("[kfka]\n", "kfka"),
-        ('kafka = "x"', r"\$\.kafka"), ("[slack]\nbot_token = 5\nchanel = 1", r"chanel|\$\.slack"), ("[kafka", "not TOML"),
+        ('[kafka]\nbootstap = "x"', "bootstap"),
+        ("[kafka]\npartitions = []", r"\$\.kafka\.partitions"),
+        ("[kfka]\n", "kfka"),
+        ('kafka = "x"', r"\$\.kafka"),
+        ("[slack]\nbot_token = 5\nchanel = 1", r"chanel|\$\.slack"),
+        ("[kafka", "not TOML"),
     ],
-)  # fmt: skip
+)
 def test_an_error_names_the_file_and_the_setting(tmp_path: Path, text: str, where: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(SettingsError, match=where) as caught:
@@ -85,12 +96,16 @@ def test_an_error_of_the_environment_says_so(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     "text",
     [
-        f'[kafka]\nsasl_password = "{SECRET}"\npartitions = "x"', f'[kafka]\nsasl_password = ["{SECRET}"]', f'[slack]\nbot_token = "{SECRET}',
-        f'[slack]\nbot_token = {SECRET}', f'[clickhouse]\nurl = ["http://u:{SECRET}@h/db"]', f'[slack]\ntoken = "{SECRET}"',
+        f'[kafka]\nsasl_password = "{SECRET}"\npartitions = "x"',
+        f'[kafka]\nsasl_password = ["{SECRET}"]',
+        f'[slack]\nbot_token = "{SECRET}',
+        f"[slack]\nbot_token = {SECRET}",
+        f'[clickhouse]\nurl = ["http://u:{SECRET}@h/db"]',
+        f'[slack]\ntoken = "{SECRET}"',
         f'[kafka]\nsasl_password = "{SECRET}"\nsasl_password = "{SECRET}"',
     ],
     ids=range(7),
-)  # fmt: skip
+)
 def test_a_secret_is_never_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", SECRET)
     monkeypatch.setenv("KAFKA_REPLICATION", "x")
