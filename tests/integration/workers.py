@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from schemas.topics import TOPICS
 
@@ -125,8 +125,15 @@ class Road:
             "archive": [t.name for t in TOPICS if t.name != "llm.killswitch"],
         }[app]  # fmt: skip
         places = [TopicPartition(t, n) for t in topics for n in range(PARTITIONS)]
-        left = 0
-        for at in consumer.committed(places, timeout=20):
+        try:
+            committed = consumer.committed(places, timeout=20)
+        except KafkaException as error:
+            # A group's coordinator moves in while the broker makes its topics.
+            if not error.args[0].retriable() and error.args[0].code() != KafkaError.NOT_COORDINATOR:
+                raise
+            committed = [TopicPartition(at.topic, at.partition, -1001) for at in places]
+        left = 1 if all(at.offset < 0 for at in committed) else 0
+        for at in committed:
             low, high = consumer.get_watermark_offsets(TopicPartition(at.topic, at.partition), timeout=10)
             left += high - max(at.offset, low)
         consumer.close()

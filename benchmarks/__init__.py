@@ -1,0 +1,1 @@
+"""Speed, each figure beside a peer's or a limit's from the same run: `python -m benchmarks`."""
