@@ -31,7 +31,7 @@ class _Calls(NamedTuple):
     row: Ints
     time: Ints
     duplicate: Flags
-    passed_over: Flags
+    excluded: Flags
     offset: Ints
     fingerprint: Hashes
     session: Hashes
@@ -103,10 +103,8 @@ class Loop:
     def judge(self, view: View) -> list[Raised]:
         """One finding when a loop is first told, one when it is long enough to block, then one a minute."""
         batch, c, n = view.batch, self._config, len(view.batch)
-        # Attempts at one operation are one for behaviour, and the calls that a gateway refused are none.
-        passed_over = batch.excluded | batch.retry
         calls = _Calls(
-            view.row, view.ticked.time, view.ticked.duplicate, passed_over, batch.offset,
+            view.row, view.ticked.time, view.ticked.duplicate, batch.excluded, batch.offset,
             batch.fingerprint, batch.session, batch.input,
         )  # fmt: skip
         limits = _Limits(
@@ -223,7 +221,7 @@ def _grow(row: Row, key: np.uint64, t: int, context: float, tolerance: float, pa
 def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
     count = 0
     for i in range(len(calls.row)):
-        if calls.duplicate[i] or calls.passed_over[i]:
+        if calls.duplicate[i] or calls.excluded[i]:
             continue
         row = rows[calls.row[i]]
         t = calls.time[i]

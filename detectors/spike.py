@@ -24,7 +24,8 @@ _SHOWN_EVERY = 5_000
 _QUIET = 90_000
 """Milliseconds without an excess after which an excursion is over."""
 _STEEPEST = 1.5
-"""Times the record that one closed bucket may raise it."""
+"""Times the record that a minute of closed buckets may raise it."""
+_MINUTE = 60_000
 _DAY = 86_400_000
 _UNITS = ("tokens", "requests", "USD")
 _REQUESTS = 1
@@ -300,10 +301,10 @@ def _learn_record(row: Row, sums: Floats, workload: int, warm: bool, inside: boo
     """Raises the records to what closed. An excess is let in slowly, so that what lasts becomes the new usual; and
     the foot of a steep rise must not raise the record that its summit is held against."""
     fade = 1.0 if inside else 0.5 ** (since / limits.half_life)
-    steepest = np.exp(min(since, _QUIET) / limits.adapt) if inside else _STEEPEST if warm else np.inf
+    steepest = np.exp(min(since, _QUIET) / limits.adapt) if inside else _STEEPEST ** (min(since, _MINUTE) / _MINUTE)
     for span in range(2):
         for metric in range(3):
-            base = max(row.record[span, metric], _least(limits, workload, True, span, metric))
+            base = max(row.record[span, metric], _least(limits, workload, warm, span, metric))
             row.record[span, metric] = max(row.record[span, metric] * fade, min(sums[span, metric], base * steepest))
 
 

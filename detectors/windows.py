@@ -208,6 +208,12 @@ def _close_due(
         _sum(row.ten_id, row.ten, end // BUCKET - 1, 6, closings.minute[closed])
         _sum(row.minute_id, row.minute, (end - 1) // 60_000, 10, closings.tenmin[closed])
         _sum(row.tenmin_id, row.tenmin, (end - 1) // 600_000, 6, closings.hour[closed])
+        for m in range(3):
+            # The event that ends a long silence comes before the buckets from before it close, and may have taken
+            # their slots in the rings.
+            closings.minute[closed, m] = max(closings.minute[closed, m], bucket.sums[m])
+            closings.tenmin[closed, m] = max(closings.tenmin[closed, m], bucket.sums[m])
+            closings.hour[closed, m] = max(closings.hour[closed, m], bucket.sums[m])
         closed += 1
         if row.open == slot:
             row.open = bucket.next

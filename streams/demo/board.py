@@ -58,8 +58,10 @@ class Suspect:
 
     attack: Attack
     tenant: str
-    usual: float
-    """Calls per minute in its busiest minute before."""
+    usual: int
+    """Calls in its busiest minute before."""
+    usual_tokens: int
+    """Tokens in its busiest minute before."""
     tokens: Counter[int] = field(default_factory=Counter)
     usd: dict[int, float] = field(default_factory=dict)
     began: float | None = None
@@ -71,7 +73,6 @@ class Suspect:
     denial: Denial | None = None
     denied_at: float | None = None
     restored_at: float | None = None
-    rotated: bool = False
 
     @property
     def state(self) -> State:
@@ -92,6 +93,13 @@ class Suspect:
             return None
         named = [f for f in self.findings if f.finding_id in order.finding_ids or f.reason == order.reason]
         return max((f for f in named if parse_millis(f.time) <= order.decided), key=lambda f: f.time, default=None)
+
+    @property
+    def seconds_to_finding(self) -> float | None:
+        """From the attack's first call to the time that the first finding carries."""
+        if self.began is None or not self.findings:
+            return None
+        return parse_millis(min(finding.time for finding in self.findings)) / 1000 - self.began
 
     @property
     def seconds_to_denial(self) -> float | None:
@@ -160,6 +168,9 @@ class Board:
         if suspect is None:
             return
         second = int(answer.at)
+        if answer.denial is not None and suspect.restored_at is not None:
+            suspect.restored_at = None
+            self._tell(f"denied again: {identity}, {answer.denial.reason}", "bold red")
         suspect.tokens[second] += answer.tokens
         suspect.usd[second] = suspect.usd.get(second, 0.0) + answer.usd
         if attack is None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from schemas.usage import UsageData
 from streams.demo.history import History
-from streams.demo.story import ATTACKS, PRICES, ROTATED, THIEF_NETWORK
+from streams.demo.story import PRICES, THIEF_NETWORK
 
 _PLACE = ("country", "city", "lat", "lon", "asn")
 
@@ -15,25 +15,18 @@ def key_of(identity: str) -> str:
     return f"sk-demo-{identity}"
 
 
-def new_key_of(identity: str) -> str:
-    """The API key that an identity gets when its credential is rotated."""
-    return f"sk-demo-{identity}-rotated"
-
-
 def gateway_config(history: History) -> dict[str, Any]:
     """What `python -m tripswitch_gateway.demo --config` reads."""
-    keys = {}
-    for past in history.pasts.values():
-        caller = {
+    keys = {
+        key_of(past.identity): {
             "identity": past.identity,
             "tenant": past.tenant,
             "credential_id": past.credential,
             "kind": past.kind,
             "workload": past.workload,
         }
-        keys[key_of(past.identity)] = caller
-        if past.identity in {attack.identity for attack in ATTACKS if attack.name == ROTATED}:
-            keys[new_key_of(past.identity)] = caller | {"credential_id": f"{past.credential}-rotated"}
+        for past in history.pasts.values()
+    }
     return {
         "name": "demo-1",
         "keys": keys,

@@ -16,7 +16,8 @@ _MINUTE = 60_000
 
 @dataclass(slots=True)
 class Past:
-    """What an identity did. `calls` are those that were answered; `busiest` is the most it made within a minute."""
+    """What an identity did. `calls` are those that were answered; `busiest` and `busiest_tokens` are the most calls,
+    and the most tokens, of one minute."""
 
     identity: str
     tenant: str
@@ -25,6 +26,7 @@ class Past:
     workload: str
     calls: list[UsageEvent] = field(default_factory=list)
     busiest: int = 0
+    busiest_tokens: int = 0
 
 
 class History:
@@ -33,7 +35,7 @@ class History:
     def __init__(self, lines: Sequence[bytes]) -> None:
         self._lines = lines
         self.pasts: dict[str, Past] = {}
-        times: dict[str, list[int]] = {}
+        times: dict[str, list[tuple[int, int]]] = {}
         for event in map(decode_usage, lines):
             said = event.data
             past = self.pasts.get(event.subject)
@@ -42,11 +44,13 @@ class History:
                     event.subject, said.tenant or "-", said.credential_id or "", said.kind or "api_key",
                     said.workload or "interactive",
                 )  # fmt: skip
-            times.setdefault(event.subject, []).append(to_millis(event.time))
+            used = (said.input_tokens or 0) + (said.output_tokens or 0)
+            times.setdefault(event.subject, []).append((to_millis(event.time), used))
             if said.status == 200:
                 past.calls.append(event)
-        for identity, moments in times.items():
-            self.pasts[identity].busiest = busiest_minute(moments)
+        for identity, spent in times.items():
+            past = self.pasts[identity]
+            past.busiest, past.busiest_tokens = busiest_minute(spent)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -68,11 +72,13 @@ def read_history(path: Path = SAMPLE) -> History:
         return History(file.read().splitlines())
 
 
-def busiest_minute(moments: Sequence[int]) -> int:
-    """The most of `moments` (ms, ascending) that lie within 60 s."""
-    most = first = 0
-    for last, moment in enumerate(moments):
-        while moment - moments[first] >= _MINUTE:
+def busiest_minute(used: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The most calls within 60 s, and the most tokens, of (time in ms, tokens) in order of time."""
+    calls = tokens = sums = first = 0
+    for last, (moment, spent) in enumerate(used):
+        sums += spent
+        while moment - used[first][0] >= _MINUTE:
+            sums -= used[first][1]
             first += 1
-        most = max(most, last - first + 1)
-    return most
+        calls, tokens = max(calls, last - first + 1), max(tokens, sums)
+    return calls, tokens

@@ -21,16 +21,15 @@ from sinks.killswitch import new_keys
 from sinks.slack.fake import FakeSlack, Message, render_text
 from streams.demo.board import Board, Suspect
 from streams.demo.broker import GROUPS, PARTITIONS, Broker, Lags
-from streams.demo.gateway import gateway_config, new_key_of
+from streams.demo.gateway import gateway_config
 from streams.demo.history import SAMPLE, read_history
 from streams.demo.processes import Processes
 from streams.demo.questions import Answered, ask
 from streams.demo.screen import View
-from streams.demo.story import ATTACKS, GIVE_UP_SECONDS, REASON, RESTORED, ROTATED, Attack
+from streams.demo.story import ATTACKS, GIVE_UP_SECONDS, REASON, RESTORED, Attack
 from streams.demo.traffic import Clients
 from streams.demo.watch import Watch, take_down
 from streams.policy import find_policy, read_policy
-from streams.settings import Kafka
 
 _WORKERS = ("detect", "decide", "archive", "notify")
 _BEHIND_MOST = 4_000
@@ -41,6 +40,7 @@ _STEP = 0.15
 _READY_SECONDS = 90.0
 _CAUGHT_UP_SECONDS = 30.0
 _RESTORE_SECONDS = 20.0
+_STAYS_SECONDS = 3.0
 _TOKEN, _CHANNEL = "xoxb-demo", "C0DEMO"
 
 
@@ -57,7 +57,9 @@ class Play:
         self._history = read_history()
         pasts = self._history.pasts
         suspects = [
-            Suspect(attack, pasts[attack.identity].tenant, pasts[attack.identity].busiest) for attack in ATTACKS
+            Suspect(attack, past.tenant, past.busiest, past.busiest_tokens)
+            for attack in ATTACKS
+            for past in (pasts[attack.identity],)
         ]
         self.board = Board(suspects, view.tell)
         self.answers: list[Answered] = []
@@ -98,25 +100,28 @@ class Play:
             )
             lags = Lags(broker.address)
             loop = asyncio.get_running_loop()
-            watch = Watch(
-                broker.address,
-                lambda topic, value: loop.call_soon_threadsafe(take_down, self.board, topic, value),
-            )
+
+            def deliver(topic: str, value: bytes) -> None:
+                loop.call_soon_threadsafe(take_down, self.board, topic, value)
+
+            watch = Watch(broker.address, deliver)
             port = _free_port()
             clients = Clients(f"http://127.0.0.1:{port}", self.board, self._room)
             measuring = asyncio.create_task(self._measure(lags))
             try:
                 await slack.start()
+                if _real_slack():
+                    self._view.slack(f"Messages go to your channel {os.environ['SLACK_CHANNEL']}.", updated=False)
                 self._start(port, _slack_settings(slack))
-                producer = Producer(
-                    Kafka(bootstrap=broker.address).confluent() | {"partitioner": "murmur2_random", "linger.ms": 5}
-                )
+                options = {"bootstrap.servers": broker.address, "log_level": 0}
+                producer = Producer({**options, "partitioner": "murmur2_random", "linger.ms": 5})
                 await self._beside(self._warm_up(clients, producer))
                 await self._beside(self._live(clients))
                 await self._beside(self._settle(clients))
                 await self._beside(asyncio.to_thread(self._ask, clickhouse))
-                if not _real_slack():
-                    self.slack_messages = len(slack.messages)
+                self.slack_messages = None if _real_slack() else len(slack.messages)
+                self._view.phase("done")
+                self._view.refresh(self.board)
             finally:
                 # No await before the processes are gone: a second Ctrl-C must find nothing to interrupt.
                 self._processes.close()
@@ -136,9 +141,9 @@ class Play:
         config.write_text(json.dumps(gateway_config(self._history)))
         start = self._processes.start
         # Compiles the kernels where this machine has not yet; a worker would miss its heartbeats meanwhile.
-        start("warm-up", "-m", "streams", "replay", str(SAMPLE), "--out", str(self._folder / "replay"), "--json")
+        start("warm-up", "-m", "streams", "replay", str(SAMPLE), "--out", str(self._folder / "replay"), ends=True)
         for name in _WORKERS:
-            start(name, "-m", "streams", "run", name, **(slack if name == "notify" else {}))
+            start(name, "-m", "streams", "run", name, settings=slack if name == "notify" else None)
         start("gateway", "-m", "tripswitch_gateway.demo", "--port", str(port), "--config", str(config))
 
     async def _warm_up(self, clients: Clients, producer: Producer) -> None:
@@ -192,23 +197,21 @@ class Play:
             return
         if attack.name == RESTORED:
             await self._restore(clients, attack)
-        elif attack.name == ROTATED:
-            answer = await clients.one(past, key=new_key_of(past.identity))
-            suspect.rotated = answer is not None and answer.status == 200
-            if suspect.rotated:
-                self._view.tell(f"the owner of {past.identity} rotates the credential: the new key answers 200", "cyan")
 
     async def _restore(self, clients: Clients, attack: Attack) -> None:
         """A person gives the identity its access back, with the real command; its next call shows it."""
         past, suspect = self._history.pasts[attack.identity], self.board.suspects[attack.name]
         target = f"{past.tenant}/{past.identity}"
         self._view.tell(f'$ tripswitch restore {target} --reason "{REASON}"', "cyan")
-        self._processes.start("restore", "-m", "streams", "restore", target, "--reason", REASON)
+        self._processes.start("restore", "-m", "streams", "restore", target, "--reason", REASON, ends=True)
         await _until(lambda: self._processes.finished("restore"), _RESTORE_SECONDS, "the restore")
         answer = await clients.until_answered(past, attack.session, _RESTORE_SECONDS)
         if answer is not None:
             suspect.restored_at = answer.at
-            self._view.tell(f"RESTORED {past.identity}: its next call answers 200", "bold cyan")
+            # Long enough to see that it stays so.
+            await asyncio.sleep(_STAYS_SECONDS)
+        if suspect.restored_at is not None:
+            self._view.tell(f"RESTORED {past.identity}: its calls answer 200 again", "bold cyan")
 
     async def _settle(self, clients: Clients) -> None:
         """Ends the traffic, lets everybody read to the end, and stops the processes: the gateway first."""

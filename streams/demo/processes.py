@@ -23,16 +23,19 @@ class Processes:
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self._folder = folder
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-        self._environment = inherited | settings
+        self._environment = {**inherited, **settings}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._ending: set[str] = set()
 
-    def start(self, name: str, *words: str, **settings: str) -> None:
-        """Runs `python WORDS` as `name`; its output goes to `name`.log. A session of its own: a Ctrl-C is ours to
-        pass on, in our order."""
+    def start(self, name: str, *words: str, ends: bool = False, settings: Mapping[str, str] | None = None) -> None:
+        """Runs `python WORDS` as `name`, until it is stopped or, where it `ends`, to its end; its output goes to
+        `name`.log. A session of its own: a Ctrl-C is ours to pass on, in our order."""
+        if ends:
+            self._ending.add(name)
         with self.log(name).open("wb") as log:
             self._running[name] = subprocess.Popen(
                 [sys.executable, *words],
-                env=self._environment | settings, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log,
+                env={**self._environment, **(settings or {})}, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
@@ -58,11 +61,12 @@ class Processes:
         """Raises Died when one of those that should run does not."""
         for name, process in self._running.items():
             code = process.poll()
-            if code:
+            if code is not None and name not in self._ending:
                 raise Died(self._last_words(name, code))
 
     def ask_to_stop(self, names: Sequence[str]) -> None:
         """Sends SIGTERM to those of `names` that run."""
+        self._ending.update(names)
         for name in names:
             process = self._running.get(name)
             if process is not None and process.poll() is None:

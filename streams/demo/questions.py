@@ -24,16 +24,16 @@ QUESTIONS = (
         "What happened, what was done about it, and how long did it take to reach the gateway?",
         ("identity", "kinds", "commands", "acknowledged", "p99 ms"),
         """
-        SELECT identity, arrayStringConcat(kinds, '+'), arrayStringConcat(arrayMap(c -> c.3 || ' ' || c.4, commands), ', '),
-               acknowledged, propagation_p99_ms
+        SELECT identity, arrayStringConcat(kinds, '+'),
+               arrayStringConcat(arrayMap(c -> c.3 || ' ' || c.4, commands), ', '), acknowledged, propagation_p99_ms
         FROM incident_responses ORDER BY opened
         """,
     ),
     (
-        "Who pays? Chargeback by tenant, each event once, to the exact decimal",
+        "Who pays? The five dearest tenants of the chargeback, which counts each event once",
         ("tenant", "requests", "tokens", "usd"),
         """
-        SELECT tenant, sum(requests), sum(input_tokens + output_tokens), sum(cost_usd) AS usd
+        SELECT tenant, sum(requests), sum(input_tokens + output_tokens), round(toFloat64(sum(cost_usd)), 2) AS usd
         FROM chargeback GROUP BY tenant ORDER BY usd DESC LIMIT 5
         """,
     ),

@@ -2,8 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.layout import Layout
@@ -23,8 +23,9 @@ _COLOURS: dict[State, str] = {
     "denied": "bold green",
     "restored": "bold cyan",
 }
-_PLAIN_WIDTH = 110
 _KEPT = 200
+_Column = tuple[int | None, Literal["left", "right"]]
+"""Its width (None: what is left) and side."""
 
 
 class View(Protocol):
@@ -54,7 +55,7 @@ class Plain:
     def phase(self, text: str) -> None:
         self.tell(f"-- {text}", "")
 
-    def tell(self, text: str, style: str) -> None:
+    def tell(self, text: str, style: str) -> None:  # noqa: ARG002 - a View's signature
         self._write(f"{time.monotonic() - self._started:6.1f} s  {text}")
 
     def slack(self, text: str, *, updated: bool) -> None:
@@ -62,7 +63,8 @@ class Plain:
         if first not in self._shown:
             self._shown.add(first)
             for number, line in enumerate(text.splitlines()):
-                self.tell(f"{'Slack │' if number == 0 else '      │'} {line}", "")
+                edited = " (edited)" if updated and number == 0 else ""
+                self.tell(f"{'Slack │' if number == 0 else '      │'} {line}{edited}", "")
 
     def refresh(self, board: Board) -> None:
         pass
@@ -95,7 +97,7 @@ class Screen:
         self._message = Text("No message yet.", style="dim")
         self._live = Live(console=console, auto_refresh=False, screen=False, vertical_overflow="crop")
 
-    def __enter__(self) -> "Screen":
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
@@ -118,20 +120,15 @@ class Screen:
         """The whole screen as of `now` (Unix seconds)."""
         page = Layout()
         suspects = _suspects(board, now, self._console.width)
-        page.split_column(
-            Layout(self._head(board, now), size=5),
-            Layout(suspects, size=3 * len(board.suspects) + 3),
-            Layout(name="rest"),
-        )
+        head, middle = 5, 2 * len(board.suspects) + 3
+        page.split_column(Layout(self._head(board, now), size=head), Layout(suspects, size=middle), Layout(name="rest"))
         wide = self._console.width >= 130
-        rest = (Layout(name="story", ratio=3), Layout(name="slack", ratio=2))
         if wide:
-            page["rest"].split_row(*rest)
+            page["rest"].split_row(Layout(name="story", ratio=3), Layout(name="slack", ratio=2))
         else:
-            page["rest"].split_column(*rest)
-        rows = self._console.height - 5 - (3 * len(board.suspects) + 3)
-        story = rows if wide else round(rows * 3 / 5)
-        page["story"].update(self._story(max(1, story - 2)))
+            page["rest"].split_column(Layout(name="story"), Layout(name="slack"))
+        rows = self._console.height - head - middle
+        page["story"].update(self._story(max(1, (rows if wide else rows // 2) - 2)))
         page["slack"].update(Panel(self._message, title="Slack", title_align="left", border_style="blue"))
         return page
 
@@ -152,8 +149,8 @@ class Screen:
         figures.add_row(*(Text(value, style="bold") for _, value in shown))
         figures.add_row(*(Text(name, style="dim") for name, _ in shown))
         behind = "  ".join(f"{app} {lag}" for app, lag in board.lag.items()) or "-"
-        elapsed = f"{time.monotonic() - self._started:.0f} s"
-        body = Group(figures, Text(f"{self._phase}   [records behind: {behind}]", style="dim", no_wrap=True))
+        elapsed = f"{time.monotonic() - self._started:.0f} s; records behind: {behind}"
+        body = Group(figures, Text(self._phase, style="cyan", no_wrap=True, overflow="ellipsis"))
         return Panel(
             body, title="tripswitch demo: an AI gateway on this machine is attacked", title_align="left",
             subtitle=elapsed, subtitle_align="right", border_style="bright_black",
@@ -169,51 +166,62 @@ class Screen:
 
 
 def _suspects(board: Board, now: float, width: int) -> RenderableType:
-    table = Table.grid(padding=(0, 1), expand=True)
-    cells = max(12, min(40, width // 4))
-    table.add_column(width=26, no_wrap=True)
-    table.add_column(width=cells, no_wrap=True)
-    table.add_column(width=9, justify="right", no_wrap=True)
-    table.add_column(width=7, justify="right", no_wrap=True)
-    table.add_column(ratio=1, no_wrap=True)
-    table.add_row(*(Text(name, style="dim") for name in ("identity", "tokens/min", "", "$/min", "state")))
+    cells = max(12, min(45, width - 70))
+    columns: tuple[_Column, ...] = ((18, "left"), (cells, "left"), (10, "right"), (6, "right"), (None, "left"))
+    parts: list[RenderableType] = [
+        _row(
+            columns,
+            [
+                Text(name, style="dim")
+                for name in ("identity", f"the last {cells * _CELL_SECONDS} s", "tokens/min", "$/min", "")
+            ],
+        )
+    ]
     for suspect in board.suspects.values():
         colour = _COLOURS[suspect.state]
-        table.add_row(
+        row = [
             Text(suspect.attack.identity, style="bold"),
-            Text(sparkline(rates(suspect, now, cells)), style=colour),
-            _short(suspect.tokens_per_minute(now)),
-            f"{suspect.usd_per_minute(now):.2f}",
+            Text(sparkline(rates(suspect, now, cells), 4.0 * suspect.usual_tokens), style=colour),
+            Text(_short(suspect.tokens_per_minute(now))),
+            Text(f"{suspect.usd_per_minute(now):.2f}"),
             Text(headline(suspect), style=colour),
-        )
-        table.add_row(
-            Text(f"{suspect.tenant}, usually ≤{suspect.usual:g}/min", style="dim"), "", "", "",
-            Text(detail(suspect), style="dim", overflow="ellipsis"),
-        )  # fmt: skip
-        table.add_row()
-    return Panel(table, title="suspects", title_align="left", border_style="bright_black")
+        ]
+        parts += [_row(columns, row), Text(f"  {detail(suspect)}", style="dim", no_wrap=True, overflow="ellipsis")]
+    return Panel(
+        Group(*parts), title="suspects", title_align="left",
+        border_style="bright_black",
+    )  # fmt: skip
+
+
+def _row(columns: Sequence[_Column], cells: Sequence[Text]) -> Table:
+    grid = Table.grid(padding=(0, 1), expand=True)
+    for width, justify in columns:
+        grid.add_column(width=width, ratio=None if width else 1, justify=justify, no_wrap=True)
+    grid.add_row(*cells)
+    return grid
 
 
 def headline(suspect: Suspect) -> str:
     """How far an attack has come, in a few words."""
-    if suspect.state == "quiet":
-        return "quiet"
-    if suspect.state == "attacking":
-        return f"ATTACK: {suspect.attack.title}"
+    if suspect.state in ("quiet", "attacking"):
+        return "quiet" if suspect.state == "quiet" else f"ATTACK: {suspect.attack.title}"
     if suspect.denial is None:
-        kinds = "+".join(dict.fromkeys(finding.kind for finding in suspect.findings))
-        return f"FOUND: {kinds}"
-    took = f"{suspect.seconds_to_denial:.1f} s"
-    return f"{'RESTORED, was ' if suspect.restored_at else ''}DENIED in {took}: {suspect.denial.action} {suspect.denial.status}"
+        return f"FOUND: {'+'.join(dict.fromkeys(finding.kind for finding in suspect.findings))}"
+    if suspect.state == "restored":
+        return "RESTORED"
+    return f"DENIED, {suspect.denial.status}, in {suspect.seconds_to_denial:.1f} s"
 
 
 def detail(suspect: Suspect) -> str:
     """What explains the headline."""
-    if suspect.state == "quiet":
-        return ""
     if suspect.denial is not None:
-        return f"{suspect.answered} calls before, {suspect.denied} refused; {suspect.denial.reason}"
-    return suspect.findings[-1].reason if suspect.findings else suspect.attack.told
+        refused = f"{suspect.answered} bad calls, then {suspect.denied} refused"
+        return f"{refused}. {suspect.denial.action}: {suspect.denial.reason}"
+    if suspect.findings:
+        return suspect.findings[-1].reason
+    if suspect.began is not None:
+        return suspect.attack.told
+    return f"{suspect.tenant}; never more than {suspect.usual} calls a minute"
 
 
 def rates(suspect: Suspect, now: float, cells: int) -> list[float]:
@@ -227,11 +235,9 @@ def rates(suspect: Suspect, now: float, cells: int) -> list[float]:
     ]
 
 
-def sparkline(values: list[float]) -> str:
-    """A bar for each value; the greatest is full, and what is not zero is seen."""
-    most = max(values, default=0.0)
-    if most <= 0:
-        return _BARS[0] * len(values)
+def sparkline(values: Sequence[float], least: float) -> str:
+    """A bar for each value; a full one is the greatest of them, but not less than `least`. What is not zero is seen."""
+    most = max(*values, least, 1e-9)
     return "".join(_BARS[0 if value <= 0 else max(1, round(value / most * 8))] for value in values)
 
 

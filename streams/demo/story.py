@@ -66,10 +66,10 @@ ATTACKS = (
     Attack(
         name="loop",
         title="an agent loops",
-        told="one session repeats the same tool call, four times a second",
-        identity="agent_395bafe1b3",
+        told="one session repeats the same tool call, three times a second",
+        identity="agent_94d7ff10fc",
         starts=15.0,
-        per_second=4.0,
+        per_second=3.0,
         persists=5.0,
         session="run-4711",
         tool="search",
@@ -81,8 +81,6 @@ ATTACKS = (
 RESTORED: Name = "loop"
 """Whose identity a person restores, once the agent's run was stopped."""
 REASON = "the agent's run was stopped and its prompt fixed"
-ROTATED: Name = "theft"
-"""Whose owner gets a new credential: the identity itself was never blocked."""
 
 GIVE_UP_SECONDS = 60.0
 """After this long an attack that was not denied is missed."""

@@ -12,10 +12,12 @@ from schemas.usage import DENIED
 from streams.demo.board import Answer, Board, Denial
 from streams.demo.gateway import key_of
 from streams.demo.history import History, Past
-from streams.demo.story import GIVE_UP_SECONDS, Attack, cost
+from streams.demo.story import ATTACKS, GIVE_UP_SECONDS, Attack, cost
 
 PACE = 1.5
 """Times its own busiest minute: how fast each identity of the sample calls."""
+OWNERS_PACE = 0.5
+"""The same of the attacked identities' owners."""
 _PATH = "/v1/chat/completions"
 _CALLS_PER_SESSION = 6
 _RETRY_SECONDS = 0.2
@@ -52,8 +54,9 @@ class Clients:
     async def honest(self, history: History) -> None:
         """Everybody's ordinary calls, at random moments, until cancelled."""
         pasts = [past for past in history.pasts.values() if past.calls]
-        weights = [past.busiest for past in pasts]
-        per_second = PACE * sum(weights) / 60
+        attacked = {attack.identity for attack in ATTACKS}
+        weights = [past.busiest * (OWNERS_PACE if past.identity in attacked else PACE) for past in pasts]
+        per_second = sum(weights) / 60
         due = time.monotonic()
         while True:
             due += self._random.expovariate(per_second)
@@ -72,12 +75,12 @@ class Clients:
             due += self._random.uniform(0.8, 1.2) / attack.per_second
             await self._pause(due)
 
-    async def one(self, past: Past, *, key: str | None = None, session: str | None = None) -> Answer | None:
+    async def one(self, past: Past, session: str | None = None) -> Answer | None:
         """One ordinary call: the size, model and place of one that the identity made before, and a new prompt."""
         number = next(self._numbers)
         said = self._random.choice(past.calls).data
         answer = await self._post(
-            key or key_of(past.identity),
+            key_of(past.identity),
             said.model,
             (said.input_tokens or 0, said.output_tokens or 0),
             prompt=f"Question {number} of {past.identity}",
@@ -93,7 +96,7 @@ class Clients:
         """The identity's ordinary call in `session`, again and again until it is answered 200; None: it was not."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            answer = await self.one(past, session=session)
+            answer = await self.one(past, session)
             if answer is not None and answer.denial is None:
                 return answer
             await asyncio.sleep(_RETRY_SECONDS)

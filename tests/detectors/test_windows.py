@@ -233,3 +233,17 @@ def test_a_bucket_waits_two_seconds_for_stragglers(policy: Config) -> None:
     watcher, _ = watch(policy, [*traffic.events, straggler, *more.events])
     [closed] = [c for c in watcher.closings if c["row"] == 1]
     assert (closed["end"], closed["sums"][:2]) == (START_MS + 10_000, [77.0, 1.0])
+
+
+@pytest.mark.parametrize("silence", [30.0, 82.0, 165.0, 3605.0])
+def test_a_minute_holds_its_own_last_bucket_however_late_it_closes(policy: Config, silence: float) -> None:
+    """Nothing closes a bucket while nobody calls; the call that does must not push the bucket out of its window."""
+    traffic = Traffic()
+    traffic.every(1.0, 1, 8, input_tokens=1000, output_tokens=0)
+    traffic.every(1.0, silence, silence + 5, input_tokens=1, output_tokens=0)
+    watcher, _ = watch(policy, traffic.events)
+    first = watcher.closings[0]
+    assert first["sums"][0] == 7000
+    assert first["minute"][0] == 7000
+    assert first["tenmin"][0] >= 7000
+    assert first["hour"][0] >= 7000

@@ -64,6 +64,7 @@ class Story:
     def __init__(self, config: Config, directory: Directory) -> None:
         self.decider = Decider(config, directory)
         self.outcomes: list[Outcome] = []
+        self._orders = 0
 
     def take(self, signal: Signal, arrived: int = 0) -> list[Outcome]:
         out = self.decider.take(signal, arrived)
@@ -94,8 +95,9 @@ class Story:
         return out
 
     def order(self, at: float, action: str, identity: str = "key_1", tenant: str = "acme") -> list[Outcome]:
+        self._orders += 1
         time = format_millis(START_MS + round(at * 1000))
-        out = self.decider.order(Request(f"req-{action}-{at}", time, tenant, identity, action, "because", "ann"))
+        out = self.decider.order(Request(f"req-{self._orders}", time, tenant, identity, action, "because", "ann"))
         self.outcomes += out
         return out
 
