@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 from schemas.finding import Kind, Severity
 
 Family = Literal["velocity", "repetition", "place", "sharing", "mix", "failure", "sleep", "evasion"]
-Block = Literal["throttle", "downgrade", "suspend", "revoke"]
+Block = Literal["throttle", "suspend", "revoke"]
 Positive = Annotated[float, Meta(gt=0)]
 
 FAMILY: dict[Kind, Family] = {

@@ -10,7 +10,7 @@ from xxhash import xxh3_64_hexdigest
 
 from responses.case import Case, InForce
 from responses.config import Config
-from responses.guards import Caps, approval_of, forbidden, weakened
+from responses.guards import Caps, approval_of, forbidden
 from responses.ladder import Answer, answer
 from schemas.command import STRICTNESS, Action, Command, Limits, Scope
 from schemas.directory import Directory
@@ -20,6 +20,8 @@ from schemas.request import Request
 from schemas.times import format_millis, parse_millis
 
 Outcome = Incident | Command
+_REMEMBERED = 100_000
+"""Findings and requests whose ids are kept, so that none is answered twice."""
 
 
 class Decider:
@@ -32,6 +34,7 @@ class Decider:
         self._cases: dict[tuple[str, str], Case] = {}
         self._epochs: dict[tuple[str, Scope, str], int] = {}
         self._due: list[tuple[int, str, str]] = []
+        self._taken: dict[str, None] = {}
         self._now = 0
 
     @property
@@ -48,7 +51,8 @@ class Decider:
         """What follows from a signal that reached us at `arrived` (ms of the broker's clock; 0: unknown)."""
         out = self.wait_until(parse_millis(signal.time))
         if isinstance(signal, Finding):
-            out += self._found(signal, arrived)
+            # A finding is published again after a crash, with the same id.
+            out += self._found(signal, arrived) if self._is_new(signal.finding_id) else []
         elif isinstance(signal, TenantBucket):
             for identity in signal.denied:
                 case = self._cases.get((signal.tenant, identity))
@@ -68,6 +72,8 @@ class Decider:
     def order(self, request: Request) -> list[Outcome]:
         """Carries a person's order out. It holds until a person ends it, over whatever we decide ourselves."""
         out = self.wait_until(parse_millis(request.time))
+        if not self._is_new(request.request_id):
+            return out
         case = self._case(request.tenant, request.identity)
         reason = f"{request.by}: {request.reason}"
         if request.action == "restore":
@@ -96,17 +102,14 @@ class Decider:
             scope == "session" and self._now - block.since > response.renew_seconds * 1000
             for (scope, _), block in case.blocks.items()
         )
-        wanted = answer(finding, case.risk.families(self._now), case.risk.total(self._now), response, escaped=escaped)
+        families, risk = case.risk.families(self._now), case.risk.total(self._now)
+        wanted = answer(finding, families, risk, response, escaped=escaped)
+        if wanted is not None and not wanted.exempt and self._caps.reached(case.tenant, case.identity, self._now):
+            wanted = answer(finding, families, risk, response, escaped=escaped, capped=True)
         if wanted is None or STRICTNESS[wanted.action] <= self._strictness_over(case, wanted):
             return [incident]
-        if not wanted.exempt and self._caps.reached(case.tenant, case.identity, self._now):
-            wanted = Answer(weakened(wanted.action), wanted.scope, wanted.subject)
-            if STRICTNESS[wanted.action] <= self._strictness_over(case, wanted):
-                return [incident]
-            incident = None
-        out = self._block(case, wanted, finding.reason, finding.finding_id, finding)
         # The incident as it stands after the block says all that it said before.
-        return out or ([incident] if incident is not None else [])
+        return self._block(case, wanted, finding.reason, finding.finding_id, finding) or [incident]
 
     def _strictness_over(self, case: Case, wanted: Answer) -> int:
         """The strictness of what already blocks all that `wanted` would."""
@@ -233,6 +236,15 @@ class Decider:
         elif case.incident is not None and not upcoming:
             self._look_again(case, quiet_since + self._quiet)
         return out
+
+    def _is_new(self, cause: str) -> bool:
+        """Whether a finding or request has not been taken yet; the last ones are remembered."""
+        if cause in self._taken:
+            return False
+        self._taken[cause] = None
+        if len(self._taken) > _REMEMBERED:
+            del self._taken[next(iter(self._taken))]
+        return True
 
     def _look_again(self, case: Case, moment: int) -> None:
         entry = (max(moment, self._now + 1), case.tenant, case.identity)

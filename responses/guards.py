@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from responses.config import FAMILY, Block, Response
+from responses.config import FAMILY, Response
 from schemas.directory import Approval, Directory
 from schemas.finding import Finding
 from schemas.times import parse_millis
@@ -14,6 +14,8 @@ def approval_of(finding: Finding, directory: Directory) -> Approval | None:
         return None
     moment = parse_millis(finding.time)
     for approval in directory.approvals:
+        if approval.tenant is not None and approval.tenant != finding.tenant:
+            continue
         within = finding.baseline <= 0 or finding.observed <= approval.max_multiplier * finding.baseline
         if within and approval.identity == finding.identity and approval.covers(moment):
             return approval
@@ -53,8 +55,3 @@ class Caps:
     def count(self, tenant: str, identity: str, moment: int) -> None:
         """Takes note of a block."""
         self._blocks.append((moment, tenant, identity))
-
-
-def weakened(block: Block) -> Block:
-    """What is left of a response once the cap is reached: a cap must not shield the real thief behind decoys."""
-    return "downgrade" if block == "downgrade" else "throttle"

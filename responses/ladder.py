@@ -21,11 +21,18 @@ class Answer(Struct, frozen=True):
 
 
 def answer(
-    finding: Finding, families: Sequence[Family], risk: float, response: Response, *, escaped: bool
+    finding: Finding,
+    families: Sequence[Family],
+    risk: float,
+    response: Response,
+    *,
+    escaped: bool,
+    capped: bool = False,
 ) -> Answer | None:
     """The block that a finding, with the families that hold risk by now, asks for; None where an alert is enough.
 
-    `escaped` tells that a narrower block is in force and did not stop it. The place alone never blocks.
+    `escaped` tells that a narrower block is in force and did not stop it. `capped` leaves of what is not exempt a
+    throttle: a cap must not shield the real thief behind decoys. The place alone never blocks.
     """
     evidence = finding.evidence
     ladder = response.ladder(evidence.workload)
@@ -43,4 +50,6 @@ def answer(
             answers.append(Answer(ladder.theft, "credential", evidence.credential_id))
         else:
             answers.append(Answer(ladder.families, "identity", finding.identity))
+    if capped:
+        answers = [a if a.exempt else Answer("throttle", a.scope, a.subject) for a in answers]
     return max(answers, key=lambda a: (STRICTNESS[a.action], a.scope == "session"), default=None)

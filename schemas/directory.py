@@ -24,7 +24,8 @@ class Entry(Struct, frozen=True):
 
 
 class Approval(Struct, frozen=True, rename={"since": "from"}):
-    """Planned activity: up to `max_multiplier` times the usual rate from `since` until `until`."""
+    """Planned activity: up to `max_multiplier` times the usual rate from `since` until `until`. Without a `tenant` it
+    holds for the identity's name in every tenant."""
 
     identity: str
     since: Annotated[datetime, Meta(tz=True)]
@@ -32,6 +33,7 @@ class Approval(Struct, frozen=True, rename={"since": "from"}):
     max_multiplier: Annotated[float, Meta(gt=0)]
     approved_by: str
     reason: str
+    tenant: str | None = None
 
     def covers(self, millis: int) -> bool:
         """Whether the moment `millis` (ms since 1970) falls into the approved time."""

@@ -17,9 +17,21 @@ from schemas.directory import Directory, read_directory
 from sinks.clickhouse import TOPICS, ClickHouseSink, Record
 from streams.app import make_app
 from streams.gathering import gather
-from streams.settings import Kafka, read_settings
+from streams.settings import Kafka, SettingsError, read_settings
 
 _EVERY_SECONDS = 1.0
+
+
+def make_sink(url: str, directory: Directory) -> ClickHouseSink:
+    """The sink of the settings.
+
+    Raises:
+        SettingsError: `url` is no address.
+    """
+    try:
+        return ClickHouseSink(url, tenant_of=directory.tenant_of)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 def make(sink: ClickHouseSink, kafka: Kafka) -> faust.App:
@@ -56,6 +68,6 @@ def __getattr__(name: str) -> faust.App:
         raise AttributeError(name)
     settings = read_settings()
     directory = read_directory(Path(settings.directory)) if settings.directory else Directory()
-    app = make(ClickHouseSink(settings.clickhouse.url, tenant_of=directory.tenant_of), settings.kafka)
+    app = make(make_sink(settings.clickhouse.url, directory), settings.kafka)
     globals()["app"] = app
     return app

@@ -44,6 +44,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For a program to read.
 AppName = Literal["detect", "decide", "archive", "notify"]
 
 
+class Mistake(ValueError):
+    """Something on the command line that can't be meant."""
+
+
 @contextmanager
 def _one_line() -> Iterator[None]:
     """The user's mistakes end in one line that says what, where and what to do, and exit code 2."""
@@ -53,8 +57,8 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except (
-        PolicyError, SettingsError, DirectoryError, EventsError, BadKey, Unreachable, SchemaError, PartitionsDiffer,
-        OSError, ValueError,
+        Mistake, PolicyError, SettingsError, DirectoryError, EventsError, BadKey, Unreachable, SchemaError,
+        PartitionsDiffer, OSError,
     ) as error:  # fmt: skip
         text = str(error)
         if isinstance(error, OSError) and error.filename:
@@ -171,9 +175,9 @@ def run(name: Annotated[AppName, typer.Argument(metavar="detect|decide|archive|n
                 f"the broker at {settings.kafka.bootstrap} lacks {', '.join(missing)}; run `tripswitch init` first"
             )
         if name == "archive":
-            from sinks.clickhouse import ClickHouseSink
+            from streams.archive import make_sink
 
-            with ClickHouseSink(settings.clickhouse.url) as sink:
+            with make_sink(settings.clickhouse.url, Directory()) as sink:
                 sink.setup()
         worker = importlib.import_module(f"streams.{name}").app
     work(worker)
@@ -185,9 +189,9 @@ def _order(action: Any, target: str, reason: str, as_json: bool) -> None:
     with _one_line():
         tenant, slash, identity = target.partition("/")
         if not (tenant and slash and identity):
-            raise ValueError(f"{target!r}: name the identity as TENANT/SUBJECT, for example acme/key_7f3a")
+            raise Mistake(f"{target!r}: name the identity as TENANT/SUBJECT, for example acme/key_7f3a")
         if not reason.strip():
-            raise ValueError("--reason is empty: say why, for those who read it later")
+            raise Mistake("--reason is empty: say why, for those who read it later")
         settings = read_settings()
         signer = Signer.read(Path(settings.signing.key), issuer=settings.signing.issuer, contact="")
         request = make_request(action, tenant, identity, reason, os.environ.get("USER") or getpass.getuser())

@@ -16,12 +16,12 @@ import msgspec
 
 from responses import Decider, Outcome
 from schemas.command import Command
-from schemas.dead_letter import DeadLetter
 from schemas.directory import Directory, read_directory
 from schemas.finding import Tick, decode_signal, encode
 from schemas.request import Request
 from schemas.times import format_millis
 from schemas.topics import DEAD_LETTERS, INCIDENTS, REQUESTS, SIGNALS
+from sinks.dead_letters import dead_letter
 from sinks.killswitch import REQUEST_TYPE, Signer, Verifier
 from streams.app import Record, make_app, publish
 from streams.policy import Loaded, find_policy, read_policy
@@ -58,7 +58,7 @@ class Decision:
             try:
                 outcomes = self._outcomes(decider, topic, record)
             except ValueError as error:
-                out.append(_dead_letter(record, str(error)))
+                out.append(Record(DEAD_LETTERS, record.key, dead_letter(record, str(error))))
                 continue
             out += self._records(outcomes, number)
         self._reached[topic, number] = max(reached, chunk[-1].offset)
@@ -102,18 +102,6 @@ class Decision:
                 out.append(Record(INCIDENTS, outcome.tenant.encode(), encode(outcome)))
         # The gateways before the analysts.
         return sorted(out, key=lambda record: record.topic == INCIDENTS)
-
-
-def _dead_letter(record: Any, reason: str) -> Record:
-    letter = DeadLetter(
-        format_millis(max(0, record.timestamp)),
-        record.topic,
-        record.partition,
-        record.offset,
-        reason,
-        record.value or b"",
-    )
-    return Record(DEAD_LETTERS, record.key, encode(letter))
 
 
 def make(decision: Decision, kafka: Any) -> faust.App:

@@ -16,12 +16,12 @@ import msgspec
 
 from detectors import Partition, Told
 from schemas.batch import to_batch
-from schemas.dead_letter import DeadLetter
 from schemas.directory import Directory, read_directory
 from schemas.finding import Tick, encode
 from schemas.times import format_millis, parse_millis, to_millis
 from schemas.topics import DEAD_LETTERS, SIGNALS, USAGE
 from schemas.usage import Malformed, UsageEvent, decode_usage
+from sinks.dead_letters import dead_letter
 from streams.app import Record, make_app, publish
 from streams.intake import AHEAD
 from streams.policy import Loaded, find_policy, read_policy
@@ -61,7 +61,7 @@ class Detection:
             except Malformed as error:
                 tick = _tick_of(record.value)
                 if tick is None:
-                    out.append(_dead_letter(record, str(error)))
+                    out.append(Record(DEAD_LETTERS, record.key, dead_letter(record, str(error))))
                 else:
                     out += self._advance(partition, events, places)
                     events, places = [], []
@@ -113,13 +113,6 @@ def _tick_of(value: bytes | None) -> int | None:
         return parse_millis(_decode_tick(value or b"").time)
     except (msgspec.MsgspecError, ValueError):
         return None
-
-
-def _dead_letter(record: Any, reason: str) -> Record:
-    letter = DeadLetter(
-        format_millis(max(0, record.timestamp)), USAGE, record.partition, record.offset, reason, record.value or b""
-    )
-    return Record(DEAD_LETTERS, record.key, encode(letter))
 
 
 def make(detection: Detection, kafka: Any) -> faust.App:

@@ -6,13 +6,15 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from schemas.directory import Directory
 from schemas.topics import TOPICS
-from sinks.clickhouse import ClickHouseSink
 from sinks.errors import Unreachable
 from sinks.killswitch import new_keys
+from streams.archive import make_sink
 from streams.settings import Kafka, Settings, Signing
 
 _SECONDS = 15.0
+_ANSWER_SECONDS = 6.0
 
 
 class PartitionsDiffer(ValueError):
@@ -28,7 +30,7 @@ def reach(kafka: Kafka) -> dict[str, int]:
     quiet = {"log_level": "0", "socket.connection.setup.timeout.ms": "5000"}
     client = AdminClient({**kafka.confluent(), **quiet}, logger=None)
     try:
-        found = client.list_topics(timeout=_SECONDS)
+        found = client.list_topics(timeout=_ANSWER_SECONDS)
     except KafkaException as error:
         raise Unreachable(
             f"no Kafka broker answers at {kafka.bootstrap}: {error.args[0].str()}; start it, or correct KAFKA_BOOTSTRAP"
@@ -85,6 +87,6 @@ def initialise(settings: Settings) -> Iterator[str]:
         yield f"signing key {settings.signing.key}, public keys {settings.signing.jwks} (kid {kid})"
     for name in make_topics(settings.kafka):
         yield f"topic {name}, {settings.kafka.partitions} partitions"
-    with ClickHouseSink(settings.clickhouse.url) as sink:
+    with make_sink(settings.clickhouse.url, Directory()) as sink:
         for migration in sink.setup():
             yield f"ClickHouse {migration}"

@@ -8,10 +8,11 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from io import BufferedReader, RawIOBase
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import msgspec
 from aiokafka.partitioner import murmur2
@@ -59,20 +60,22 @@ def partition_of(key: str, partitions: int) -> int:
     return int(murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 
+def _opened(path: str) -> AbstractContextManager[BufferedReader]:
+    if path == "-":
+        return nullcontext(BufferedReader(cast(RawIOBase, sys.stdin.buffer)))
+    return Path(path).open("rb")
+
+
 @contextmanager
 def open_events(path: str) -> Iterator[IO[bytes]]:
-    """The lines of a .jsonl or .jsonl.gz file, or of standard input (`-`).
+    """The lines of a file, or of standard input (`-`), as they are or gzipped.
 
     Raises:
         EventsError: there is no such file, or it can't be opened.
     """
-    if path == "-":
-        yield sys.stdin.buffer
-        return
     try:
-        with Path(path).open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
+        with _opened(path) as raw:
+            packed = raw.peek(2)[:2] == b"\x1f\x8b"
             yield gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[misc]
     except OSError as error:
         raise EventsError(f"{path}: {error.strerror or error}") from error

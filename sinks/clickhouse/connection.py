@@ -1,6 +1,7 @@
 """Clients of clickhouse-connect, and what its errors mean for whoever writes: wait, give up the rows, see to it."""
 
 import errno
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 from sinks.clickhouse.address import Address, Embedded
 from sinks.clickhouse.migrations import SchemaError
 from sinks.errors import Reject, Retry, Unreachable
+
+# Its errors are raised as well; without a handler Python would print its log lines beside ours.
+logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 
 UNKNOWN_DATABASE = 81
 _UNKNOWN_TABLE = 60

@@ -41,7 +41,7 @@ def incident_message(incident: Incident) -> Payload:
             plain_section(incident.headline),
             {"type": "section", "fields": [mrkdwn(f"*{name}*\n{value}") for name, value in _facts(incident)]},
             section("\n".join(_done(incident))),
-            section("\n".join(_next_steps(incident))),
+            *([section("\n".join(steps))] if (steps := _next_steps(incident)) else []),
             context(f"Incident {code(incident.incident_id)} · as of {local_time(incident.updated)}"),
         ],
     }

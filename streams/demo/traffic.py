@@ -33,12 +33,14 @@ class Clients:
         self._random = random.Random(seed)
         self._numbers = count(1)
         self._calls: set[asyncio.Task[Answer | None]] = set()
+        self._closing = False
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=64), timeout=aiohttp.ClientTimeout(total=10.0)
         )
 
     async def close(self) -> None:
-        """Waits for the calls under way."""
+        """Waits for the calls under way; none begins any more."""
+        self._closing = True
         if self._calls:
             await asyncio.wait(self._calls, timeout=10.0)
         await self._http.close()
@@ -148,6 +150,9 @@ class Clients:
         return Answer(sent, at, answer.status, denial=denial)
 
     def _begin(self, call: Coroutine[None, None, Answer | None]) -> None:
+        if self._closing:
+            call.close()
+            return
         task = asyncio.ensure_future(call)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)

@@ -111,7 +111,6 @@ def test_a_tenant_that_begins_with_a_dash_is_no_option(incident: Callable[..., I
 def test_a_name_too_long_to_copy_is_left_out_whole(incident: Callable[..., Incident]) -> None:
     shown = render_text(incident_message(incident(identity="k" * 1200)))
     assert "restore" not in shown
-    assert "tripswitch explain inc_9f2c41d07b" in shown
 
 
 @pytest.mark.parametrize(
