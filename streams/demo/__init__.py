@@ -1,6 +1,7 @@
 """The whole system on this machine: a gateway is attacked before your eyes. `tripswitch demo` runs it."""
 
 import importlib.util
+import os
 import sys
 
 from rich.console import Console
@@ -24,12 +25,12 @@ def run(*, json: bool) -> int:
         if importlib.util.find_spec(module) is None:
             print(f"tripswitch: the demo needs {module}: {remedy}", file=sys.stderr)
             return _MISTAKE
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(width=_WIDTH, highlight=False)
+    terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    console = Console(highlight=False) if terminal else Console(width=_WIDTH, highlight=False, force_terminal=False)
     try:
         if json:
-            view = Plain(lambda line: print(line, file=sys.stderr)) if sys.stderr.isatty() else Silent()
-            played = play(view)
-        elif console.is_terminal:
+            played = play(Plain(lambda line: print(line, file=sys.stderr)) if sys.stderr.isatty() else Silent())
+        elif terminal:
             with Screen(console) as screen:
                 played = play(screen)
         else:

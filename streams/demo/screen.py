@@ -218,7 +218,7 @@ def detail(suspect: Suspect) -> str:
         refused = f"{suspect.answered} bad calls, then {suspect.denied} refused"
         return f"{refused}. {suspect.denial.action}: {suspect.denial.reason}"
     if suspect.findings:
-        return suspect.findings[-1].reason
+        return f"alerted; no block yet. {suspect.findings[-1].reason}"
     if suspect.began is not None:
         return suspect.attack.told
     return f"{suspect.tenant}; never more than {suspect.usual} calls a minute"
