@@ -127,7 +127,7 @@ class Spike:
         Stolen keys burn 50 to 500 times the usual; $69 a minute is the published rate of an LLM-jacking.
 
     False positives:
-        A launch, a first backfill, a load test. Approve them beforehand: `tripswitch approve`.
+        A launch, a first backfill, a load test. Approve them beforehand in the directory.
 
     Runbook:
         Compare the models, networks and sessions of the last minutes with the hour before; throttle first.
