@@ -7,7 +7,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from sinks.clickhouse import ClickHouseSink
 from sinks.killswitch import new_keys
 from sinks.slack.fake import FakeSlack, Message, render_text
 from streams.demo.board import Board, Suspect
-from streams.demo.broker import GROUPS, PARTITIONS, Broker, Lags
+from streams.demo.broker import PARTITIONS, Broker, Lags
 from streams.demo.gateway import gateway_config
 from streams.demo.history import SAMPLE, read_history
 from streams.demo.processes import Processes
@@ -49,8 +49,8 @@ class TooSlow(RuntimeError):
 
 
 class Play:
-    """One run of the demo. `rows` (of usage events in ClickHouse), `answers`, `seconds` (in all)
-    and `seconds_of_events` (from the first one's publication until all are in ClickHouse) come at its end."""
+    """One run of the demo. `rows` (of usage events in ClickHouse), `answers`, `seconds` (in all) and
+    `seconds_of_events` (from the first one's publication until all are in ClickHouse) come at its end."""
 
     def __init__(self, view: View, folder: Path) -> None:
         self._folder = folder
@@ -68,6 +68,7 @@ class Play:
         self.seconds = self.seconds_of_events = 0.0
         self.slack_messages: int | None = 0
         self._view = view
+        self._measured = 0
         self._room = asyncio.Event()
         self._room.set()
 
@@ -158,6 +159,7 @@ class Play:
         await _until(
             lambda: board.lag.get("archive") == board.lag.get("detect") == 0, _READY_SECONDS, "detect and archive"
         )
+        await _until(self._all_joined, _READY_SECONDS, "decide and notify")
         end = time.monotonic() + _READY_SECONDS
         while not await clients.ready():
             if time.monotonic() > end:
@@ -169,7 +171,7 @@ class Play:
             await self._room.wait()
             self._publish(producer, records)
             await asyncio.sleep(0.01)
-        await _until(self._caught_up, _CAUGHT_UP_SECONDS, "reading the past")
+        await self._until_caught_up("reading the past")
         self._view.tell(f"{board.published:,} past calls read: the detectors know who is usual where, and how much", "")
 
     async def _live(self, clients: Clients) -> None:
@@ -219,8 +221,7 @@ class Play:
         await clients.close()
         self._processes.ask_to_stop(["gateway"])
         await _until(lambda: self._processes.gone("gateway"), _CAUGHT_UP_SECONDS, "stopping the gateway")
-        self.board.lag.clear()
-        await _until(self._caught_up, _CAUGHT_UP_SECONDS, "the archive")
+        await self._until_caught_up("the archive")
         self.seconds_of_events = time.monotonic() - self._published_from
         # The embedded engine lets one process in at a time.
         self._processes.ask_to_stop(_WORKERS)
@@ -249,16 +250,23 @@ class Play:
         while True:
             lag = await asyncio.to_thread(lags.read)
             self.board.lag = lag
+            self._measured += 1
             if max(lag.values()) > _BEHIND_MOST:
                 self._room.clear()
             else:
                 self._room.set()
             await asyncio.sleep(_STEP)
 
-    def _caught_up(self) -> bool:
-        return len(self.board.lag) == len(GROUPS) and not any(self.board.lag.values())
+    async def _until_caught_up(self, what: str) -> None:
+        """Returns when no group is behind. The measurement under way may have begun before what is to be read came."""
+        fresh = self._measured + 2
+        await _until(lambda: self._measured >= fresh and not any(self.board.lag.values()), _CAUGHT_UP_SECONDS, what)
 
-    def _publish(self, producer: Producer, records: Iterator[tuple[bytes, bytes]] | list[tuple[bytes, bytes]]) -> None:
+    def _all_joined(self) -> bool:
+        """Whether every worker has said that it has its partitions."""
+        return all(f"{name}: ready" in self._processes.log(name).read_text(errors="replace") for name in _WORKERS)
+
+    def _publish(self, producer: Producer, records: Iterable[tuple[bytes, bytes]]) -> None:
         for key, value in records:
             producer.produce(USAGE, value, key)
             self.board.published += 1
@@ -268,7 +276,7 @@ class Play:
         self._view.slack(render_text(message), updated=updated)
 
 
-async def _until(told: Any, seconds: float, what: str) -> None:
+async def _until(told: Callable[[], bool], seconds: float, what: str) -> None:
     """Returns when `told()` is true. Raises TooSlow after `seconds`."""
     end = time.monotonic() + seconds
     while not told():

@@ -57,7 +57,7 @@ def show(played: Play, console: Console) -> None:
     slack = "in your Slack channel" if played.slack_messages is None else f"{played.slack_messages} Slack messages"
     console.print(
         f"{board.events:,} events, {played.rows:,} rows in ClickHouse; {len(board.incidents)} incidents, "
-        f"{len(board.orders)} signed commands, {slack}."
+        f"{len(board.orders)} signed commands, {slack}; in {played.seconds:.0f} s."
     )
     console.print(
         f"{board.denied} calls were denied, {board.bystanders_denied} of them of the other "
