@@ -1,5 +1,6 @@
 """One partition's detection: usage events in, findings and tenants' sums out."""
 
+from datetime import timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +20,8 @@ from detectors.windows import BEHIND, BUCKET, Windows
 from schemas.batch import Batch, Flags, Ints, to_batch
 from schemas.directory import Directory
 from schemas.finding import Cause, Evidence, Finding, TenantBucket
-from schemas.times import format_millis
-from schemas.usage import UsageEvent
+from schemas.times import EPOCH, format_millis
+from schemas.usage import UsageData, UsageEvent
 
 DETECTORS = (Spike, Loop, GeoShift)
 """In the order in which they speak where one event triggers several."""
@@ -170,6 +171,7 @@ class Partition:
                 usd_per_minute=raised.usd_per_minute,
                 baseline_usd_per_minute=raised.baseline_usd_per_minute,
                 age_seconds=max(0, now - self._windows.first_seen(raised.row)) / 1000,
+                span_seconds=raised.span_seconds,
                 deterministic=raised.deterministic,
                 extreme=raised.extreme,
                 workload=standing.workload,
@@ -233,3 +235,13 @@ class Partition:
 
 def _standing_in(event: UsageEvent) -> Standing:
     return Standing(event.data.workload, event.data.credential_id, event.data.identity_trust)
+
+
+def compile_kernels(config: Config) -> None:
+    """Runs every kernel once, so that none is compiled while records wait. Seconds where there is no cache yet."""
+    # So many events that the tables grow, and so far apart that buckets close.
+    data = UsageData(model="m", status=200, session_id="s", fingerprint="f", country="DE", asn=1, input_tokens=1)
+    events = [UsageEvent(str(n), "s", "i", EPOCH + timedelta(seconds=n), data) for n in range(4096)]
+    partition = Partition(0, config, Directory())
+    partition.take(to_batch(events, range(len(events)), [0] * len(events)))
+    partition.close()

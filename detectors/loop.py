@@ -142,6 +142,7 @@ class Loop:
                 f"{amount(tokens)} tokens and ${spend:.2f} in the last minute"
             ),
             digest=digest(told.state[k : k + 1]),
+            span_seconds=c.half_life_seconds if repeats else 60.0,
             deterministic=blocks,
             usd_per_minute=round(spend, 6),
             session=bool(event.session_id),

@@ -236,6 +236,7 @@ class Spike:
                 f"{amount(tokens)} tokens, {amount(requests)} calls and ${spend:.2f} in the last minute"
             ),
             digest=digest(found.state[j : j + 1]),
+            span_seconds=_SPAN_MINUTES[span] * 60,
             extreme=extreme,
             usd_per_minute=round(spend, 6),
             baseline_usd_per_minute=round(float(row["before"][2]), 6),

@@ -40,6 +40,7 @@ class Raised(Struct, frozen=True):
     baseline: float
     reason: str
     digest: str
+    span_seconds: float = 0.0
     deterministic: bool = False
     extreme: bool = False
     usd_per_minute: float = 0.0

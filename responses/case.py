@@ -37,6 +37,8 @@ class Case:
         self.blocks: dict[tuple[Scope, str], InForce] = {}
         self.block_starts: list[int] = []
         self.denied_at = 0
+        self.cleared_at = 0
+        """When a person last gave access back."""
         self.found_at = 0
         self.findings: dict[Kind, Finding] = {}
         """The strongest finding of each kind in the open incident."""
@@ -67,7 +69,7 @@ class Case:
             closed=None,
             state="open",
             kinds=[f.kind for f in ranked],
-            risk=round(risk, 2),
+            risk=round(max(risk, old.risk if old else 0.0), 2),
             severity=max((f.severity for f in ranked), key=_SEVERITIES.index),
             usd_per_minute=finding.evidence.usd_per_minute,
             baseline_usd_per_minute=finding.evidence.baseline_usd_per_minute,
@@ -78,6 +80,19 @@ class Case:
             raised=[*(old.raised if old else []), *([finding.time] if flared else [])],
         )
         return self.incident
+
+    def forgive(self, moment: int, config: Config) -> None:
+        """A person gave access back: what was held against the identity counts no more."""
+        self.cleared_at = moment
+        self.risk = Standing(config.risk)
+
+    def answered(self, finding: Finding, moment: int) -> bool:
+        """Whether what the finding speaks of reaches back to before a person gave access back, or to before another
+        credential, since rotated, was blocked: that is answered already."""
+        reaches = moment - int(finding.evidence.span_seconds * 1000)
+        credential = finding.evidence.credential_id
+        rotated = (b.since for b in self.blocks.values() if b.scope == "credential" and b.subject != credential)
+        return reaches <= max((self.cleared_at, *rotated))
 
     def close(self, moment: int) -> Incident | None:
         """Closes the incident; the next finding opens another."""

@@ -12,6 +12,7 @@ from responses.case import Case, InForce
 from responses.config import Config
 from responses.guards import Caps, approval_of, forbidden
 from responses.ladder import Answer, answer
+from responses.risk import Standing
 from schemas.command import STRICTNESS, Action, Command, Limits, Scope
 from schemas.directory import Directory
 from schemas.finding import Finding, Signal, TenantBucket
@@ -77,6 +78,7 @@ class Decider:
         case = self._case(request.tenant, request.identity)
         reason = f"{request.by}: {request.reason}"
         if request.action == "restore":
+            case.forgive(self._now, self._config)
             scopes = {*case.blocks, ("identity", request.identity)}
             for scope, subject in sorted(scopes):
                 out += self._restore(case, scope, subject, reason, request.request_id, manual=True)
@@ -96,7 +98,7 @@ class Decider:
             return []
         self._look_again(case, self._now + self._quiet)
         response = self._config.response
-        if forbidden(finding, self._directory, response, arrived) is not None:
+        if forbidden(finding, self._directory, response, arrived) is not None or case.answered(finding, self._now):
             return [incident]
         escaped = any(
             scope == "session" and self._now - block.since > response.renew_seconds * 1000
@@ -106,19 +108,20 @@ class Decider:
         wanted = answer(finding, families, risk, response, escaped=escaped)
         if wanted is not None and not wanted.exempt and self._caps.reached(case.tenant, case.identity, self._now):
             wanted = answer(finding, families, risk, response, escaped=escaped, capped=True)
-        if wanted is None or STRICTNESS[wanted.action] <= self._strictness_over(case, wanted):
+        if wanted is None or STRICTNESS[wanted.action] <= self._strictness_over(case, finding, wanted):
             return [incident]
         # The incident as it stands after the block says all that it said before.
         return self._block(case, wanted, finding.reason, finding.finding_id, finding) or [incident]
 
-    def _strictness_over(self, case: Case, wanted: Answer) -> int:
-        """The strictness of what already blocks all that `wanted` would."""
-        wide = [
-            block
-            for (scope, subject), block in case.blocks.items()
-            if scope == "identity" or (scope, subject) == (wanted.scope, wanted.subject)
-        ]
-        return max((STRICTNESS[block.action] for block in wide), default=0)
+    @staticmethod
+    def _strictness_over(case: Case, finding: Finding, wanted: Answer) -> int:
+        """The strictness of what already blocks all that the finding speaks of, or all that `wanted` would."""
+        covering = {
+            ("identity", case.identity),
+            ("credential", finding.evidence.credential_id),
+            (wanted.scope, wanted.subject),
+        }
+        return max((STRICTNESS[block.action] for at, block in case.blocks.items() if at in covering), default=0)
 
     # -- commands -------------------------------------------------------------------------------------------------
 
@@ -160,6 +163,9 @@ class Decider:
         )
         if expires is not None:
             self._look_again(case, expires - int(self._config.response.renew_seconds * 1000))
+        if wanted.scope == "credential":
+            # The block answers the theft; what the owner does with a new credential is judged anew.
+            case.risk = Standing(self._config.risk)
         incident = case.responded(command)
         return [command, *([incident] if incident else [])]
 

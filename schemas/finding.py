@@ -24,7 +24,7 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
 
     `partition` and `offsets` (first, last) say where the events lie in `llm.usage` (in a replay: the line, from 0).
     `deterministic` marks a rule that needs no second family to block; `extreme` an excursion great and long enough
-    to block alone. USD figures are per minute.
+    to block alone. `span_seconds` is how far back the evidence reaches. USD figures are per minute.
     """
 
     partition: int
@@ -36,6 +36,7 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
     usd_per_minute: float = 0.0
     baseline_usd_per_minute: float = 0.0
     age_seconds: float = 0.0
+    span_seconds: float = 0.0
     deterministic: bool = False
     extreme: bool = False
     workload: str | None = None

@@ -14,7 +14,7 @@ from typing import Any
 import faust
 import msgspec
 
-from detectors import Partition, Told
+from detectors import Partition, Told, compile_kernels
 from schemas.batch import to_batch
 from schemas.directory import Directory, read_directory
 from schemas.finding import Tick, encode
@@ -143,6 +143,9 @@ def __getattr__(name: str) -> faust.App:
         raise AttributeError(name)
     settings = read_settings()
     directory = read_directory(Path(settings.directory)) if settings.directory else Directory()
-    app = make(Detection(read_policy(find_policy(settings.policy)), directory), settings.kafka)
+    policy = read_policy(find_policy(settings.policy))
+    # Before the group is joined: a worker that compiles while it should heartbeat is taken for dead.
+    compile_kernels(policy.for_detectors)
+    app = make(Detection(policy, directory), settings.kafka)
     globals()["app"] = app
     return app

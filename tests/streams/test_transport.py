@@ -8,6 +8,7 @@ from typing import Any
 
 import faust
 import pytest
+from aiokafka import AIOKafkaConsumer
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -18,6 +19,7 @@ from streams.transport import BatchConsumer, deliver_in_chunks
 PARTITION = TP("usage", 0)
 
 METHODS = {
+    "_new_consumer_thread": ["self"],
     "_drain_messages": ["self", "fetcher"],
     "_wait_next_records": ["self", "timeout"],
     "_new_offset": ["self", "tp"],
@@ -41,6 +43,14 @@ def test_fausts_consumer_still_has(name: str, arguments: list[str]) -> None:
 
 def test_fausts_drain_is_what_the_fetcher_calls() -> None:
     assert "_drain_messages" in inspect.getsource(inspect.getmodule(Consumer).Fetcher)
+
+
+def test_aiokafka_still_keeps_the_fetch_wait_where_it_is_set() -> None:
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer)
+    assert list(inspect.signature(driver.AIOKafkaConsumerThread._create_worker_consumer).parameters) == [
+        "self",
+        "transport",
+    ]
 
 
 def test_the_drivers_transport_takes_its_consumer_from_a_class_attribute() -> None:
