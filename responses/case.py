@@ -47,7 +47,8 @@ class Case:
     def note(self, finding: Finding, config: Config) -> Incident | None:
         """Adds a finding; returns the incident it opens or updates, None while the risk is too small."""
         moment = parse_millis(finding.time)
-        self.risk.add(finding)
+        if not self.answered(finding, moment):
+            self.risk.add(finding)
         silent = moment - self.found_at if self.found_at else 0
         self.found_at = moment
         worse = finding.kind not in self.findings or _weight(finding) > max(map(_weight, self.findings.values()))

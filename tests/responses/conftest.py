@@ -26,6 +26,7 @@ _EVIDENCE = {
     "age_seconds",
     "deterministic",
     "extreme",
+    "span_seconds",
     "workload",
     "credential_id",
     "session_id",
