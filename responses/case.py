@@ -78,6 +78,7 @@ class Case:
             response=old.response if old else "alert",
             finding_ids=[*(old.finding_ids if old else []), finding.finding_id][-100:],
             command_ids=old.command_ids if old else [],
+            in_force=old.in_force if old else None,
             raised=[*(old.raised if old else []), *([finding.time] if flared else [])],
         )
         return self.incident
@@ -106,25 +107,19 @@ class Case:
         return closed
 
     def responded(self, command: Command) -> Incident | None:
-        """Writes a command into the incident, whose `response` is the strongest yet. A shadow command blocks nobody
-        and is not the incident's."""
+        """Writes a command into the incident: the strongest response yet, and what is in force after it. A shadow
+        command blocks nobody and is not the incident's."""
         if self.incident is None or command.mode == "shadow":
             return None
-        action = command.action
-        strongest = self.incident.response
-        if action != "restore" and (strongest == "alert" or STRICTNESS[action] > STRICTNESS[strongest]):
-            strongest = action
+        in_force = [block.action for block in self.blocks.values()]
         self.incident = msgspec.structs.replace(
             self.incident,
-            response=strongest,
+            response=max((self.incident.response, command.action), key=_strength),
+            in_force=max(in_force, key=_strength, default=None),
             updated=command.time,
             command_ids=[*self.incident.command_ids, command.command_id],
         )
         return self.incident
-
-    def strictest(self) -> int:
-        """The strictness of the strictest block in force; 0 without one."""
-        return max((STRICTNESS[block.action] for block in self.blocks.values()), default=0)
 
     def blocks_within_day(self, moment: int) -> int:
         """How many blocks began within the last 24 hours."""
@@ -134,3 +129,7 @@ class Case:
 
 def _weight(finding: Finding) -> tuple[bool, int, float]:
     return finding.evidence.deterministic, _SEVERITIES.index(finding.severity), finding.score
+
+
+def _strength(response: str) -> int:
+    return STRICTNESS.get(response, 0)  # type: ignore[call-overload, no-any-return]

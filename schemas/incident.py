@@ -11,8 +11,9 @@ from schemas.finding import Kind, Severity
 class Incident(Struct, frozen=True):
     """An identity's (or, where `identity` is null, a tenant's) open or closed case.
 
-    `kinds` has the strongest first, `risk` is the greatest while it is open. `raised` are the later times at which it
-    flared up again. USD figures are per minute: what the identity spends now, and what it usually does.
+    `kinds` has the strongest first, `risk` is the greatest while it is open. `response` is the strongest yet, `in_force`
+    what blocks now. `raised` are the later times at which it flared up again. USD figures are per minute: what the
+    identity spends now, and what it usually does.
     """
 
     incident_id: str
@@ -32,6 +33,7 @@ class Incident(Struct, frozen=True):
     finding_ids: list[str]
     command_ids: list[str]
     raised: list[str] = []
+    in_force: Literal["throttle", "downgrade", "suspend", "revoke"] | None = None
 
 
 decode_incident = msgspec.json.Decoder(Incident).decode

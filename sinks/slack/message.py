@@ -15,7 +15,6 @@ Payload = dict[str, Any]
 
 DOTS: dict[Severity, str] = {"critical": "🔴", "high": "🟠", "medium": "🟡", "low": "🔵", "info": "⚪"}
 _OUTCOMES = {
-    "alert": "not blocked",
     "throttle": "slowed down only",
     "downgrade": "cheaper models only",
     "suspend": "suspended",
@@ -64,7 +63,7 @@ def standing(incident: Incident) -> str:
     """`closed`, `contained` (every call is refused: suspended or revoked) or `open`; a throttled one still spends."""
     if incident.state == "closed":
         return "closed"
-    return "contained" if incident.response in ("suspend", "revoke") and incident.command_ids else "open"
+    return "contained" if incident.in_force in ("suspend", "revoke") else "open"
 
 
 def subject(incident: Incident) -> str:
@@ -105,9 +104,9 @@ def _title(incident: Incident) -> str:
 
 
 def _outcome(incident: Incident) -> str:
-    if incident.response != "alert" and not incident.command_ids:
-        return "not blocked"
-    return _OUTCOMES[incident.response]
+    if incident.in_force is not None:
+        return _OUTCOMES[incident.in_force]
+    return "access given back" if incident.command_ids else "not blocked"
 
 
 def _at_risk(incident: Incident) -> str:
@@ -150,7 +149,7 @@ def _done(incident: Incident) -> list[str]:
 def _next_steps(incident: Incident) -> list[str]:
     """The commands to type. A tenant's own case names no subject, and a name too long to copy is left out."""
     steps = []
-    if incident.identity is not None and incident.command_ids:
+    if incident.identity is not None and incident.in_force is not None:
         label = "*If it is wrong,*" if incident.closed is None else "*If it is still blocked and should not be,*"
         steps.append(_step(f"{label} give the access back:", "restore", incident))
     if incident.identity is not None and standing(incident) == "open":

@@ -74,3 +74,13 @@ def test_a_cap_leaves_a_rule_what_more_evidence_would_have_weakened(story: Begin
     s.find(10, "geo_shift", "medium", identity="key_2")
     s.loop(20, identity="key_2")
     assert s.brief[-1] == ("suspend", "session", "s1")
+
+
+def test_an_incident_says_what_is_in_force(story: Begin) -> None:
+    s = story()
+    s.find(0)
+    assert (s.incident.response, s.incident.in_force) == ("alert", None)
+    s.loop(10)
+    assert (s.incident.response, s.incident.in_force) == ("suspend", "suspend")
+    s.order(60, "restore")
+    assert (s.incident.response, s.incident.in_force) == ("suspend", None)

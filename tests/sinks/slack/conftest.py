@@ -33,7 +33,13 @@ INCIDENT = Incident(
 
 @pytest.fixture
 def incident() -> Callable[..., Incident]:
-    return lambda **changes: replace(INCIDENT, **changes)
+    def make(**changes: Any) -> Incident:
+        """The incident with changes; what was done is in force unless they say otherwise."""
+        made = replace(INCIDENT, **changes)
+        in_force = made.response if made.command_ids and made.response != "alert" else None
+        return replace(made, in_force=changes.get("in_force", in_force))
+
+    return make
 
 
 @pytest.fixture

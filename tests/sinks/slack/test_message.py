@@ -130,6 +130,13 @@ def test_standing(
     assert standing(incident(response=response, command_ids=commands, state=state)) == expected
 
 
+def test_what_was_given_back_is_not_shown_as_blocked(incident: Callable[..., Incident]) -> None:
+    shown = render_text(incident_message(incident(in_force=None)))
+    assert "OPEN · acme/key_7f3a · access given back · $69.12/min" in shown
+    assert "tripswitch suspend acme/key_7f3a" in shown
+    assert "tripswitch restore" not in shown
+
+
 def test_a_response_without_a_command_is_not_told_as_done(incident: Callable[..., Incident]) -> None:
     shown = render_text(incident_message(incident(command_ids=[])))
     assert "OPEN · acme/key_7f3a · not blocked" in shown

@@ -322,7 +322,7 @@ async def test_a_storm_shares_one_message_per_tenant(slack: FakeSlack, sink: Sin
 async def test_a_storms_summary_is_edited(slack: FakeSlack, sink: Sinks, incident: Incidents) -> None:
     writer = sink(storm_size=2)
     await writer.write(storm(incident, 4))
-    changed = replace(storm(incident, 1)[0], response="alert", usd_per_minute=69.12)
+    changed = replace(storm(incident, 1)[0], in_force=None, usd_per_minute=69.12)
     await writer.write([changed, *storm(incident, 1, second=30)])
     assert titles(slack)[2:] == ["🔴 STORM · 3 more identities of acme"]
     assert "1 open at $69.12/min, 2 contained at $1.00/min" in render_text(slack.messages[2])
