@@ -11,9 +11,9 @@ from schemas.finding import Kind, Severity
 class Incident(Struct, frozen=True):
     """An identity's (or, where `identity` is null, a tenant's) open or closed case.
 
-    `kinds` has the strongest first, `risk` is the greatest while it is open. `response` is the strongest yet, `in_force`
-    what blocks now. `raised` are the later times at which it flared up again. USD figures are per minute: what the
-    identity spends now, and what it usually does.
+    `kinds` has the strongest first, `risk` is the greatest while it is open. `response` is the strongest yet and
+    `in_force` what blocks now. `raised` are the later times at which it flared up again. USD figures are per minute:
+    what the identity spends now, and what it usually does.
     """
 
     incident_id: str
