@@ -5,9 +5,10 @@ import ssl
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import faust
+from faust.types import TP
 from msgspec import Struct
 
 from streams.settings import Kafka
@@ -59,6 +60,50 @@ def make_app(name: str, kafka: Kafka, topics: Sequence[str]) -> tuple[faust.App,
         sys.stderr.write(f"{name}: ready, {len(assigned)} partitions\n")
 
     return app, app.topic(*topics, value_serializer="chunk", key_serializer="raw")
+
+
+class Owner(Protocol):
+    """What a worker keeps of the partitions that it owns."""
+
+    def take(self, at: TP, chunk: Sequence[Any]) -> list[Record]:
+        """What follows from a chunk of records of the partition `at`, in order."""
+        ...
+
+    def ticks(self) -> list[Record]:
+        """A tick for each idle partition in which something waits for the clock."""
+        ...
+
+    def keep(self, numbers: set[int]) -> None:
+        """Forgets every partition but `numbers`."""
+        ...
+
+
+def own(app: faust.App, source: faust.TopicT, name: str, owner: Owner) -> None:
+    """Gives `app` an agent that shows `owner` each chunk of `source`, publishes what follows from it, and then, and
+    only then, acknowledges it; and a timer that writes ticks.
+
+    What raises there is the end of the worker: the chunk is not acknowledged and its next owner reads it again. Faust
+    would start the agent anew and go on with the next chunk.
+    """
+
+    @app.agent(source, name=name)
+    async def take(stream: faust.StreamT) -> None:
+        async for event in stream.noack().events():
+            try:
+                await publish(app, owner.take(event.message.tp, event.value))
+            except Exception as error:
+                await app.crash(error)
+                raise
+            event.ack()
+
+    @app.timer(1.0)
+    async def tick() -> None:
+        if not app.rebalancing:
+            await publish(app, owner.ticks())
+
+    @app.on_partitions_assigned.connect
+    async def assigned(_: object, assigned: set[Any], **kwargs: object) -> None:
+        owner.keep({tp.partition for tp in assigned})
 
 
 async def publish(app: faust.App, records: Iterable[Record]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import faust
 import msgspec
+from faust.types import TP
 
 from responses import Decider, Outcome
 from schemas.command import Command
@@ -23,7 +24,7 @@ from schemas.times import format_millis
 from schemas.topics import DEAD_LETTERS, INCIDENTS, REQUESTS, SIGNALS
 from sinks.dead_letters import dead_letter
 from sinks.killswitch import REQUEST_TYPE, Signer, Verifier
-from streams.app import Record, make_app, publish
+from streams.app import Record, make_app, own
 from streams.policy import Loaded, find_policy, read_policy
 from streams.settings import read_settings
 
@@ -44,9 +45,9 @@ class Decision:
         self._reached: dict[tuple[str, int], int] = {}
         self._heard: dict[int, float] = {}
 
-    def take(self, topic: str, number: int, chunk: Sequence[Any]) -> list[Record]:
-        """What follows from a chunk of partition `number` of `topic`, in order. Records taken before are
-        passed over."""
+    def take(self, at: TP, chunk: Sequence[Any]) -> list[Record]:
+        """What follows from a chunk of the partition `at`, in order. Records taken before are passed over."""
+        topic, number = at.topic, at.partition
         decider = self._deciders.get(number)
         if decider is None:
             decider = self._deciders[number] = Decider(self._policy.for_responses, self._directory)
@@ -108,22 +109,7 @@ def make(decision: Decision, kafka: Any) -> faust.App:
     """The app around `decision`."""
     app, signals = make_app("decide", kafka, [SIGNALS, REQUESTS])
 
-    @app.agent(signals, name="decide")
-    async def decide(stream: faust.StreamT) -> None:
-        async for event in stream.noack().events():
-            tp = event.message.tp
-            await publish(app, decision.take(tp.topic, tp.partition, event.value))
-            event.ack()
-
-    @app.timer(1.0)
-    async def tick() -> None:
-        if not app.rebalancing:
-            await publish(app, decision.ticks())
-
-    @app.on_partitions_assigned.connect
-    async def assigned(_: object, assigned: set[Any], **kwargs: object) -> None:
-        decision.keep({tp.partition for tp in assigned})
-
+    own(app, signals, "decide", decision)
     return app
 
 

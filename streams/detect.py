@@ -13,6 +13,7 @@ from typing import Any
 
 import faust
 import msgspec
+from faust.types import TP
 
 from detectors import Partition, Told, compile_kernels
 from schemas.batch import to_batch
@@ -22,7 +23,7 @@ from schemas.times import format_millis, parse_millis, to_millis
 from schemas.topics import DEAD_LETTERS, SIGNALS, USAGE
 from schemas.usage import Malformed, UsageEvent, decode_usage
 from sinks.dead_letters import dead_letter
-from streams.app import Record, make_app, publish
+from streams.app import Record, make_app, own
 from streams.intake import AHEAD
 from streams.policy import Loaded, find_policy, read_policy
 from streams.settings import read_settings
@@ -42,9 +43,10 @@ class Detection:
         self._reached: dict[int, int] = {}
         self._heard: dict[int, float] = {}
 
-    def take(self, number: int, chunk: Sequence[Any]) -> list[Record]:
-        """What a chunk of partition `number` has to tell, in order. Records taken before, as after a rebalance that
+    def take(self, at: TP, chunk: Sequence[Any]) -> list[Record]:
+        """What a chunk of the partition `at` has to tell, in order. Records taken before, as after a rebalance that
         left the partition here, are passed over."""
+        number = at.partition
         partition = self._partitions.get(number)
         if partition is None:
             partition = self._partitions[number] = Partition(number, self._policy.for_detectors, self._directory)
@@ -119,21 +121,7 @@ def make(detection: Detection, kafka: Any) -> faust.App:
     """The app around `detection`."""
     app, usage = make_app("detect", kafka, [USAGE])
 
-    @app.agent(usage, name="detect")
-    async def detect(stream: faust.StreamT) -> None:
-        async for event in stream.noack().events():
-            await publish(app, detection.take(event.message.partition, event.value))
-            event.ack()
-
-    @app.timer(1.0)
-    async def tick() -> None:
-        if not app.rebalancing:
-            await publish(app, detection.ticks())
-
-    @app.on_partitions_assigned.connect
-    async def assigned(_: object, assigned: set[Any], **kwargs: object) -> None:
-        detection.keep({tp.partition for tp in assigned})
-
+    own(app, usage, "detect", detection)
     return app
 
 

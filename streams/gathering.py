@@ -73,17 +73,25 @@ def gather(app: faust.App, source: faust.TopicT, name: str, write: Write, *, eve
 
     gathering = Gathering(write, on_wait=waiting)
 
+    async def or_crash(writing: Awaitable[None]) -> None:
+        """Faust would go on with the next chunk after what the sink could not take."""
+        try:
+            await writing
+        except Exception as error:
+            await app.crash(error)
+            raise
+
     @app.agent(source, name=name)
     async def take(stream: faust.StreamT) -> None:
         async for event in stream.noack().events():
-            await gathering.add(event)
+            await or_crash(gathering.add(event))
 
     @app.task
     async def flush() -> None:
         while not app.should_stop:
             await app.sleep(every)
             if not app.rebalancing:
-                await gathering.flush()
+                await or_crash(gathering.flush())
 
     @app.on_partitions_revoked.connect
     async def revoked(_: object, revoked: set[Any], **kwargs: object) -> None:

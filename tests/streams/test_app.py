@@ -1,0 +1,66 @@
+"""A worker that can't go on ends, and leaves what it could not do to the next one: on librdkafka's mock cluster."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+SCRIPT = """
+import sys
+from streams.app import Record, make_app, own, run
+from streams.settings import Kafka
+
+class Stumbles:
+    def take(self, at, chunk):
+        if any(record.value == b"stumble" for record in chunk):
+            raise ZeroDivisionError("a bug")
+        print("took", [record.value for record in chunk], flush=True)
+        return []
+    def ticks(self):
+        return []
+    def keep(self, numbers):
+        pass
+
+app, source = make_app("tests-crash", Kafka(bootstrap=sys.argv[1]), ["things"])
+own(app, source, "things", Stumbles())
+run(app)
+"""
+
+
+@pytest.fixture
+def mock() -> Iterator[str]:
+    cluster = Producer({"test.mock.num.brokers": 1, "log_level": 0})
+    broker = next(iter(cluster.list_topics("things", timeout=10).brokers.values()))
+    yield f"{broker.host}:{broker.port}"
+    cluster.close()
+
+
+def produce(bootstrap: str, value: bytes) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
+    producer.produce("things", value, partition=0)
+    assert producer.flush(10) == 0
+    producer.close()
+
+
+def test_an_error_ends_the_worker_and_its_chunk_is_not_acknowledged(mock: str) -> None:
+    produce(mock, b"fine")
+    worker = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, mock], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
+    )
+    try:
+        assert worker.stdout is not None
+        assert b"fine" in worker.stdout.readline()
+        produce(mock, b"stumble")
+        produce(mock, b"never reached")
+        _, said = worker.communicate(timeout=60)
+    finally:
+        worker.kill()
+    assert worker.returncode != 0
+    assert b"ZeroDivisionError" in said
+    consumer = Consumer({"bootstrap.servers": mock, "group.id": "tripswitch-tests-crash", "log_level": 0})
+    [at] = consumer.committed([TopicPartition("things", 0)], timeout=20)
+    consumer.close()
+    assert at.offset <= 1
