@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import faust
-import msgspec
 from faust.types import TP
 
 from detectors import Partition, Told, compile_kernels
 from schemas.batch import to_batch
 from schemas.directory import Directory, read_directory
-from schemas.finding import Tick, encode
+from schemas.finding import Tick, decode_signal, encode
 from schemas.times import format_millis, parse_millis, to_millis
 from schemas.topics import DEAD_LETTERS, SIGNALS, USAGE
 from schemas.usage import Malformed, UsageEvent, decode_usage
@@ -30,7 +29,6 @@ from streams.settings import read_settings
 
 _IDLE_SECONDS = 3.0
 """A partition without a record for so long gets a tick, if a bucket waits for it."""
-_decode_tick = msgspec.json.Decoder(Tick).decode
 
 
 class Detection:
@@ -61,7 +59,7 @@ class Detection:
                 events.append(_read(record))
                 places.append((record.offset, record.timestamp))
             except Malformed as error:
-                tick = _tick_of(record.value)
+                tick = _tick_of(record)
                 if tick is None:
                     out.append(Record(DEAD_LETTERS, record.key, dead_letter(record, str(error))))
                 else:
@@ -109,12 +107,15 @@ def _signal(told: Told) -> Record:
     return Record(SIGNALS, told.signal.tenant.encode(), encode(told.signal))
 
 
-def _tick_of(value: bytes | None) -> int | None:
-    """The time of a tick in ms; None for any other record."""
+def _tick_of(record: Any) -> int | None:
+    """The time of a tick in ms; None for any other record, and for a tick that is ahead of the broker's clock."""
     try:
-        return parse_millis(_decode_tick(value or b"").time)
-    except (msgspec.MsgspecError, ValueError):
+        tick = decode_signal(record.value or b"")
+        moment = parse_millis(tick.time) if isinstance(tick, Tick) else None
+    except ValueError:
         return None
+    ahead = moment is not None and record.timestamp > 0 and moment - record.timestamp > AHEAD
+    return None if ahead else moment
 
 
 def make(detection: Detection, kafka: Any) -> faust.App:

@@ -1,0 +1,103 @@
+"""What `detect` makes of records: signals in order, dead letters with their bytes, nothing twice, ticks."""
+
+import base64
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from schemas.directory import Directory
+from schemas.finding import Tick, encode
+from schemas.times import format_millis
+from streams.detect import Detection
+from streams.policy import read_policy
+
+AT = TP("llm.usage", 2)
+START = 1_772_409_600_000
+
+
+def record(offset: int, value: bytes | None, timestamp: int = START) -> Any:
+    return SimpleNamespace(topic="llm.usage", partition=2, offset=offset, timestamp=timestamp, key=b"k", value=value)
+
+
+def event(second: float, n: int = 0) -> bytes:
+    return json.dumps({
+        "id": f"e{second}-{n}", "source": "gw", "subject": "key_1", "time": format_millis(START + round(second * 1000)),
+        "data": {"tenant": "acme", "model": "m", "status": 200, "input_tokens": 10, "output_tokens": 5},
+    }).encode()  # fmt: skip
+
+
+@pytest.fixture
+def detection() -> Detection:
+    return Detection(read_policy(Path(__file__).parents[2] / "policy.toml"), Directory())
+
+
+def test_closed_buckets_come_out_as_the_tenants_sums(detection: Detection) -> None:
+    out = detection.take(AT, [record(n, event(n)) for n in range(30)])
+    buckets = [json.loads(r.value) for r in out]
+    assert [(r.topic, r.key) for r in out] == [("llm.signals", b"acme")] * len(out)
+    assert [(b["end"], b["requests"], b["tokens"]) for b in buckets] == [
+        (format_millis(START + 10_000), 10, 150.0), (format_millis(START + 20_000), 10, 150.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "Input data was truncated"),
+        (b"", "Input data was truncated"),
+        (b"\xff", "malformed"),
+        (b'{"id":1}', "Expected `str`"),
+        (event(301), "301 s ahead of the broker's clock"),
+        (b'{"type":"llm.tick.v1","time":"when"}', "Invalid enum value"),
+        # Neither a tick without its type nor one from the future moves a clock.
+        (b'{"time":"2026-03-02T00:01:00.000Z"}', "missing required field"),
+        (encode(Tick(format_millis(START + 400_000))), "Invalid enum value"),
+    ],
+)
+def test_what_cannot_be_read_is_a_dead_letter(detection: Detection, value: bytes | None, reason: str) -> None:
+    out = detection.take(AT, [record(0, event(0)), record(1, value), record(2, event(1))])
+    [letter] = [r for r in out if r.topic == "llm.dead-letters"]
+    told = json.loads(letter.value)
+    assert base64.b64decode(told["raw"]) == (value or b"")
+    assert (told["partition"], told["offset"], letter.key) == (2, 1, b"k")
+    assert reason in told["reason"]
+
+
+def test_records_taken_before_are_passed_over(detection: Detection) -> None:
+    records = [record(n, event(n)) for n in range(30)]
+    first = detection.take(AT, records)
+    assert detection.take(AT, records) == []
+    assert len(first) == 2
+
+
+def test_a_partition_that_went_and_came_back_starts_anew(detection: Detection) -> None:
+    records = [record(n, event(n)) for n in range(30)]
+    first = detection.take(AT, records)
+    detection.keep(set())
+    assert detection.take(AT, records) == first
+
+
+def test_a_tick_closes_what_waits(detection: Detection) -> None:
+    detection.take(AT, [record(n, event(n)) for n in range(5)])
+    tick = encode(Tick(format_millis(START + 12_000)))
+    [bucket] = detection.take(AT, [record(5, tick)])
+    assert json.loads(bucket.value)["requests"] == 5
+
+
+def test_an_idle_partition_with_an_open_bucket_gets_a_tick(
+    detection: Detection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("streams.detect.time.monotonic", lambda: now[0])
+    detection.take(AT, [record(n, event(n)) for n in range(5)])
+    assert detection.ticks() == []
+    now[0] += 13.0
+    [tick] = detection.ticks()
+    assert (tick.topic, tick.partition) == ("llm.usage", 2)
+    detection.take(AT, [record(5, tick.value)])
+    now[0] += 60.0
+    assert detection.ticks() == []
