@@ -1,0 +1,113 @@
+"""What `decide` makes of records: signed commands to the owner's partition, gateways first, people's orders."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from faust.types import TP
+
+from schemas.directory import Directory
+from schemas.finding import Cause, Evidence, Finding, Tick, encode
+from schemas.request import Request
+from schemas.times import format_millis
+from sinks.killswitch import REQUEST_TYPE, Signer, Verifier, new_keys
+from streams.decide import Decision
+from streams.policy import read_policy
+
+START = 1_772_409_600_000
+SIGNALS, REQUESTS = TP("llm.signals", 3), TP("llm.requests", 3)
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Signer:
+    new_keys(tmp_path / "key.pem", tmp_path / "jwks.json")
+    return Signer.read(tmp_path / "key.pem", issuer="https://example.test", contact="on-call")
+
+
+@pytest.fixture
+def decision(signer: Signer, tmp_path: Path) -> Decision:
+    policy = read_policy(Path(__file__).parents[2] / "policy.toml")
+    return Decision(policy, Directory(), signer, Verifier.read(tmp_path / "jwks.json"))
+
+
+def record(at: TP, offset: int, value: bytes | None, timestamp: int = START) -> Any:
+    return SimpleNamespace(
+        topic=at.topic, partition=at.partition, offset=offset, timestamp=timestamp, key=b"acme", value=value
+    )
+
+
+def loop(second: int = 0) -> bytes:
+    evidence = Evidence(
+        partition=0, offsets=(0, 9), policy="p", detector_version=1, state_digest="d", cause=Cause("gw", "e1"),
+        age_seconds=9e4, deterministic=True, session_id="s1", credential_id="c1",
+    )  # fmt: skip
+    finding = Finding(
+        "f-1", format_millis(START + second * 1000), "acme", "agent_1", "loop", "high", 0.5, "loop@1", "1m", 21.0, 12.0,
+        "the same call repeated", evidence,
+    )  # fmt: skip
+    return encode(finding)
+
+
+def order(signer: Signer, kind: str = REQUEST_TYPE) -> bytes:
+    request = Request("req-1", format_millis(START), "acme", "agent_1", "suspend", "leaked", "ann")
+    return signer.token(json.loads(msgspec.json.encode(request)), kind)
+
+
+def test_gateways_are_told_before_analysts_in_the_partition_of_the_signals(decision: Decision) -> None:
+    out = decision.take(SIGNALS, [record(SIGNALS, 0, loop())])
+    assert [(r.topic, r.partition) for r in out] == [
+        ("llm.killswitch", 3), ("llm.killswitch.audit", 3), ("llm.incidents", None),
+    ]  # fmt: skip
+
+
+def test_a_persons_signed_order_is_carried_out(decision: Decision, signer: Signer) -> None:
+    out = decision.take(REQUESTS, [record(REQUESTS, 0, order(signer))])
+    assert [r.topic for r in out] == ["llm.killswitch", "llm.killswitch.audit"]
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{}", b'{"action":"restore"}', b"a.b.c"])
+def test_an_order_that_nobody_signed_is_a_dead_letter(decision: Decision, value: bytes | None) -> None:
+    [letter] = decision.take(REQUESTS, [record(REQUESTS, 0, value)])
+    assert letter.topic == "llm.dead-letters"
+
+
+def test_a_token_for_another_purpose_is_no_order(decision: Decision, signer: Signer) -> None:
+    [letter] = decision.take(REQUESTS, [record(REQUESTS, 0, order(signer, "secevent+jwt"))])
+    assert "another purpose" in json.loads(letter.value)["reason"]
+
+
+@pytest.mark.parametrize(
+    "value", [None, b"", b"not json", b'{"type":"llm.finding.v1"}', b'{"time":"2026-03-02T00:00:00Z"}']
+)
+def test_what_is_no_signal_is_a_dead_letter_and_the_next_is_taken(decision: Decision, value: bytes | None) -> None:
+    out = decision.take(SIGNALS, [record(SIGNALS, 0, value), record(SIGNALS, 1, loop())])
+    assert [r.topic for r in out][:2] == ["llm.dead-letters", "llm.killswitch"]
+
+
+def test_records_taken_before_are_passed_over(decision: Decision) -> None:
+    records = [record(SIGNALS, 0, loop())]
+    assert decision.take(SIGNALS, records)
+    assert decision.take(SIGNALS, records) == []
+
+
+def test_a_finding_behind_a_backlog_blocks_nobody(decision: Decision) -> None:
+    out = decision.take(SIGNALS, [record(SIGNALS, 0, loop(), timestamp=START + 301_000)])
+    assert [r.topic for r in out] == ["llm.incidents"]
+
+
+def test_an_idle_partition_with_a_block_gets_a_tick_that_ends_it(
+    decision: Decision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("streams.decide.time.monotonic", lambda: now[0])
+    decision.take(SIGNALS, [record(SIGNALS, 0, loop())])
+    assert decision.ticks() == []
+    now[0] += 16 * 60
+    [tick] = decision.ticks()
+    assert (tick.topic, tick.partition) == ("llm.signals", 3)
+    assert msgspec.json.decode(tick.value, type=Tick).time == format_millis(START + 16 * 60_000)
+    out = decision.take(SIGNALS, [record(SIGNALS, 1, tick.value)])
+    assert [r.topic for r in out][:2] == ["llm.killswitch", "llm.killswitch.audit"]
