@@ -94,9 +94,9 @@ class Partition:
         return self._clock.newest
 
     @property
-    def pending(self) -> bool:
-        """Whether a bucket is open that only later records, or `idle_until`, can close."""
-        return self._windows.pending > 0
+    def due(self) -> int:
+        """When (ms) the next open bucket can be closed, by later records or `idle_until`; far off without one."""
+        return self._windows.due
 
     def take(self, batch: Batch) -> list[Told]:
         """Takes a batch in; returns what it tells, in order."""
@@ -123,7 +123,7 @@ class Partition:
 
     def close(self) -> list[Told]:
         """Closes every open bucket: there will be no more records."""
-        if not self.pending:
+        if not self._windows.pending:
             return []
         return self.idle_until(max(self._clock.now, self._clock.newest + BUCKET) + BEHIND)
 

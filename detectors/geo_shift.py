@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
-from detectors.bounds import Count, NotNegative, Positive, Some
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
-from detectors.view import Raised, View, amount, digest
+from detectors.view import Raised, View, amount, digest, short
 from schemas.batch import Codes, Flags, Floats, Hashes, Ints
+from schemas.bounds import Count, NotNegative, Positive, Some
 from schemas.finding import Kind
 
 _PLACES = 8
@@ -122,7 +122,7 @@ class GeoShift:
         event = view.batch.events[at].data
         calls, jumps, history = int(row["count"][place]), int(row["alternated"][place]), int(row["calls"])
         days = max(0.0, (int(view.ticked.time[at]) - int(row["first"])) / 86_400_000)
-        where = f"AS{event.asn} in {event.country}"
+        where = f"AS{event.asn} in {short(event.country)}"
         if travels:
             reason = (
                 f"{jumps} jumps between {where} and its usual place, each faster than "

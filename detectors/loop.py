@@ -5,11 +5,11 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
-from detectors.bounds import NotNegative, Positive, Some
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
-from detectors.view import Raised, View, amount, digest
+from detectors.view import Raised, View, amount, digest, short
 from schemas.batch import Codes, Flags, Floats, Hashes, Ints
+from schemas.bounds import NotNegative, Positive, Some
 from schemas.finding import Kind
 
 _PROMPTS, _SESSIONS = 6, 3
@@ -126,7 +126,7 @@ class Loop:
             what = f"the same {calls} repeated {observed:.0f} times at machine pace"
         else:
             what = f"the context grew {observed:.0f} times in a row by about {amount(extra)} tokens without a pause"
-        where = f"session {event.session_id}" if event.session_id else "no session named"
+        where = f"session {short(event.session_id)}" if event.session_id else "no session named"
         return Raised(
             at=at,
             closing=-1,
@@ -138,7 +138,7 @@ class Loop:
             observed=round(observed, 3),
             baseline=usual,
             reason=(
-                f"{what} ({where}, tool {event.tool or 'unknown'}), "
+                f"{what} ({where}, tool {short(event.tool)}), "
                 f"{amount(tokens)} tokens and ${spend:.2f} in the last minute"
             ),
             digest=digest(told.state[k : k + 1]),
@@ -237,9 +237,11 @@ def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
                 blocks = total >= limits.block_repeats * factor
         if calls.session[i] != 0 and not np.isnan(calls.context[i]):
             run, step = _grow(row, calls.session[i], t, calls.context[i], limits.tolerance, limits.pause)
-            if how == 0 and run >= limits.steps:
-                how, value, extra, blocks = _GROWTH, float(run), step, run >= limits.block_steps
-        graver = how * 2 + (1 if blocks else 0)
+            # A loop that both repeats and grows is told by the pattern that is enough to block.
+            if run >= limits.steps and (how == 0 or (not blocks and run >= limits.block_steps)):
+                how, value, extra, since = _GROWTH, float(run), step, calls.offset[i]
+                blocks = run >= limits.block_steps
+        graver = 2 if blocks else 1
         if how == 0 or (t - row.told < limits.again and graver <= row.told_by):
             continue
         row.told = t

@@ -5,13 +5,13 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
-from detectors.bounds import Count, NotNegative, Positive, Share
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
 from detectors.models import CohortModel, VelocityModel
 from detectors.view import Raised, View, amount, digest
 from detectors.windows import BUCKET
 from schemas.batch import WORKLOADS, Codes, Flags, Floats, Ints
+from schemas.bounds import Count, NotNegative, Positive, Share
 from schemas.finding import Kind
 
 _ROW = np.dtype([
@@ -48,6 +48,7 @@ class _Closed(NamedTuple):
     at: Ints
     row: Ints
     end: Ints
+    calls: Ints
     minute: Floats
     tenmin: Floats
     excess: Flags
@@ -161,7 +162,7 @@ class Spike:
         velocities, k = view.velocities, view.closings
         skip = view.ticked.duplicate | view.batch.excluded | velocities.late
         calls = _Calls(view.row, view.ticked.time, skip, view.batch.offset, view.batch.workload, velocities.minute)
-        closed = _Closed(k.at, k.row, k.end, k.minute, k.tenmin, np.zeros(m, np.bool_), np.empty(m, np.int8))
+        closed = _Closed(k.at, k.row, k.end, k.calls, k.minute, k.tenmin, np.zeros(m, np.bool_), np.empty(m, np.int8))
         at, closing, channel = (np.empty(n + m, np.int64) for _ in range(3))
         found = _Candidates(at, closing, channel, np.empty(n + m), np.empty(n + m, np.bool_), np.empty(n + m, _ROW))
         count = _judge(self.rows.reach(view.identities), calls, closed, self._limits, found)
@@ -184,13 +185,12 @@ class Spike:
         for k, (row, made) in enumerate(zip(closed.row[first:last].tolist(), requests, strict=True), first):
             if closed.excess[k]:
                 continue
-            model = self._models.get(row)
-            if model is None:
-                if len(self._models) >= self._config.model_identities:
-                    continue
-                model = self._models[row] = VelocityModel()
-            model.learn(made)
             self._cohorts[closed.workload[k]].learn(made)
+            model = self._models.get(row)
+            if model is None and len(self._models) < self._config.model_identities:
+                model = self._models[row] = VelocityModel()
+            if model is not None:
+                model.learn(made)
 
     def _confirmed(self, view: View, found: _Candidates, j: int) -> Raised | None:
         """What the models say of a candidate; None where they find it usual, or it was told a moment ago."""
@@ -328,6 +328,11 @@ def _judge(rows: State, calls: _Calls, closed: _Closed, limits: _Limits, found: 
     sums = np.zeros((2, 3))
     for i in range(n + 1):
         while k < len(closed.row) and closed.at[k] == i:
+            closed.excess[k] = True
+            if closed.calls[k] == 0:
+                # Refused calls are no history: neither hours nor zeros to be measured against.
+                k += 1
+                continue
             row = rows[closed.row[k]]
             end, workload = closed.end[k], row.workload
             for metric in range(3):

@@ -12,6 +12,8 @@ from detectors.windows import Closings, Velocities
 from schemas.batch import Batch, Ints
 from schemas.finding import Kind, Severity
 
+_SHORT = 64
+
 
 class View(Struct, frozen=True):
     """A batch of a partition's events with its clock and windows. `row` is the identity's row per event and
@@ -66,6 +68,13 @@ class Detector(Protocol):
 def digest(state: NDArray[np.void]) -> str:
     """A name for an identity's state at the moment of a decision."""
     return xxh3_64_hexdigest(state.tobytes())
+
+
+def short(name: str | None) -> str:
+    """A name that a caller chose, for a sentence."""
+    if not name:
+        return "unknown"
+    return name if len(name) <= _SHORT else name[: _SHORT - 1] + "…"
 
 
 def amount(value: float) -> str:

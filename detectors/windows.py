@@ -34,7 +34,7 @@ ROW = np.dtype([
 _NEVER = np.iinfo(np.int64).max
 _OPEN = np.dtype([
     ("used", "?"), ("row", "i8"), ("end", "i8"), ("next", "i8"),
-    ("sums", "f8", (3,)), ("failed", "i8"), ("denied", "i8"),
+    ("sums", "f8", (3,)), ("calls", "i8"), ("failed", "i8"), ("denied", "i8"),
 ])  # fmt: skip
 
 
@@ -49,13 +49,15 @@ class Velocities(NamedTuple):
 class Closings(NamedTuple):
     """Closed buckets, in order. `at` is the position in the batch of the event that closed it (n: none did).
 
-    `minute`, `tenmin`, `hour` are sums (n by 3: tokens, requests, USD) over the span that ends with the bucket.
+    `calls` are those that are evidence; a bucket may have refused calls alone. `minute`, `tenmin`, `hour` are sums (n
+    by 3: tokens, requests, USD) over the span that ends with the bucket.
     """
 
     at: Ints
     row: Ints
     end: Ints
     sums: Floats
+    calls: Ints
     failed: Ints
     denied: Ints
     minute: Floats
@@ -101,6 +103,11 @@ class Windows:
         """How many buckets are open."""
         return len(self._pool.slots) - int(self._pool.height[0])
 
+    @property
+    def due(self) -> int:
+        """The watermark (ms) at which the next open bucket closes."""
+        return min(int(self._pool.earliest[0]), _NEVER - BEHIND) + BEHIND
+
     def first_seen(self, row: int) -> int:
         """The time (ms) of the identity's first event."""
         return int(self.rows.array["first"][row])
@@ -139,15 +146,24 @@ class Windows:
 
 
 def _closings(n: int) -> Closings:
-    at, row, end, failed, denied = (np.empty(n, np.int64) for _ in range(5))
+    at, row, end, calls, failed, denied = (np.empty(n, np.int64) for _ in range(6))
     sums, minute, tenmin, hour = (np.empty((n, 3)) for _ in range(4))
-    return Closings(at, row, end, sums, failed, denied, minute, tenmin, hour)
+    return Closings(at, row, end, sums, calls, failed, denied, minute, tenmin, hour)
 
 
 def _first(closings: Closings, count: int) -> Closings:
     c, n = closings, count
     return Closings(
-        c.at[:n], c.row[:n], c.end[:n], c.sums[:n], c.failed[:n], c.denied[:n], c.minute[:n], c.tenmin[:n], c.hour[:n]
+        c.at[:n],
+        c.row[:n],
+        c.end[:n],
+        c.sums[:n],
+        c.calls[:n],
+        c.failed[:n],
+        c.denied[:n],
+        c.minute[:n],
+        c.tenmin[:n],
+        c.hour[:n],
     )
 
 
@@ -203,6 +219,7 @@ def _close_due(
         closings.end[closed] = end
         for m in range(3):
             closings.sums[closed, m] = bucket.sums[m]
+        closings.calls[closed] = bucket.calls
         closings.failed[closed] = bucket.failed
         closings.denied[closed] = bucket.denied
         _sum(row.ten_id, row.ten, end // BUCKET - 1, 6, closings.minute[closed])
@@ -247,6 +264,7 @@ def _bucket(row: Row, number: int, pool: _Pool, end: int) -> Row:
         bucket.row = number
         bucket.end = end
         bucket.next = row.open
+        bucket.calls = 0
         bucket.failed = 0
         bucket.denied = 0
         for m in range(3):
@@ -285,6 +303,7 @@ def _advance(
             bucket.sums[0] += tokens
             bucket.sums[1] += request
             bucket.sums[2] += cost
+            bucket.calls += 0 if events.excluded[i] else 1
             bucket.failed += 1 if events.failed[i] and not events.excluded[i] else 0
             bucket.denied += 1 if events.denied[i] else 0
         if not events.excluded[i]:

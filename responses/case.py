@@ -10,6 +10,10 @@ from schemas.finding import Finding, Kind, Severity
 from schemas.incident import Incident
 from schemas.times import format_millis, parse_millis
 
+_KEPT = 100
+"""Findings, commands and flare-ups of an incident that are named, the last ones."""
+_SESSIONS = 2
+"""Blocked sessions of an identity from which on the next looping one blocks the identity."""
 _SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
 
 
@@ -43,6 +47,7 @@ class Case:
         self.findings: dict[Kind, Finding] = {}
         """The strongest finding of each kind in the open incident."""
         self.incident: Incident | None = None
+        self.next_look: int | None = None
 
     def note(self, finding: Finding, config: Config) -> Incident | None:
         """Adds a finding; returns the incident it opens or updates, None while the risk is too small."""
@@ -76,16 +81,17 @@ class Case:
             baseline_usd_per_minute=finding.evidence.baseline_usd_per_minute,
             headline=ranked[0].reason,
             response=old.response if old else "alert",
-            finding_ids=[*(old.finding_ids if old else []), finding.finding_id][-100:],
+            finding_ids=[*(old.finding_ids if old else []), finding.finding_id][-_KEPT:],
             command_ids=old.command_ids if old else [],
             in_force=old.in_force if old else None,
-            raised=[*(old.raised if old else []), *([finding.time] if flared else [])],
+            raised=[*(old.raised if old else []), *([finding.time] if flared else [])][-_KEPT:],
         )
         return self.incident
 
     def forgive(self, moment: int, config: Config) -> None:
         """A person gave access back: what was held against the identity counts no more."""
         self.cleared_at = moment
+        self.block_starts.clear()
         self.risk = Standing(config.risk)
 
     def answered(self, finding: Finding, moment: int) -> bool:
@@ -95,6 +101,13 @@ class Case:
         credential = finding.evidence.credential_id
         rotated = (b.since for b in self.blocks.values() if b.scope == "credential" and b.subject != credential)
         return reaches <= max((self.cleared_at, *rotated))
+
+    def escapes(self, finding: Finding, before: int) -> bool:
+        """Whether blocking sessions does not help: the finding's own has been blocked since `before` (ms), or others
+        were blocked and it is one more."""
+        sessions = {block.subject: block.since for block in self.blocks.values() if block.scope == "session"}
+        session = finding.evidence.session_id
+        return sessions.get(session or "", before) < before or len(sessions.keys() - {session}) >= _SESSIONS
 
     def close(self, moment: int) -> Incident | None:
         """Closes the incident; the next finding opens another."""
@@ -117,7 +130,7 @@ class Case:
             response=max((self.incident.response, command.action), key=_strength),
             in_force=max(in_force, key=_strength, default=None),
             updated=command.time,
-            command_ids=[*self.incident.command_ids, command.command_id],
+            command_ids=[*self.incident.command_ids, command.command_id][-_KEPT:],
         )
         return self.incident
 

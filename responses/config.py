@@ -4,11 +4,11 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
+from schemas.bounds import Positive
 from schemas.finding import Kind, Severity
 
 Family = Literal["velocity", "repetition", "place", "sharing", "mix", "failure", "sleep", "evasion"]
 Block = Literal["throttle", "suspend", "revoke"]
-Positive = Annotated[float, Meta(gt=0)]
 
 FAMILY: dict[Kind, Family] = {
     "spike": "velocity", "tenant_spike": "velocity", "drift": "velocity", "quota": "velocity", "loop": "repetition",

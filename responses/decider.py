@@ -34,6 +34,8 @@ class Decider:
         self._caps = Caps(config.response)
         self._cases: dict[tuple[str, str], Case] = {}
         self._epochs: dict[tuple[str, Scope, str], int] = {}
+        self._holders: dict[tuple[str, Scope, str], str] = {}
+        """The identity whose block stands under a (tenant, scope, subject)."""
         self._due: list[tuple[int, str, str]] = []
         self._taken: dict[str, None] = {}
         self._now = 0
@@ -44,9 +46,9 @@ class Decider:
         return self._now
 
     @property
-    def waiting(self) -> bool:
-        """Whether something will fall due though no signal comes: a block that ends, an incident that closes."""
-        return bool(self._due)
+    def due(self) -> int | None:
+        """When (ms) the next thing falls due though no signal comes: a block that ends, an incident that closes."""
+        return self._due[0][0] if self._due else None
 
     def take(self, signal: Signal, arrived: int = 0) -> list[Outcome]:
         """What follows from a signal that reached us at `arrived` (ms of the broker's clock; 0: unknown)."""
@@ -66,8 +68,12 @@ class Decider:
         self._now = max(self._now, moment)
         out: list[Outcome] = []
         while self._due and self._due[0][0] <= self._now:
-            _, tenant, identity = heapq.heappop(self._due)
-            out += self._review(self._cases[tenant, identity])
+            moment, tenant, identity = heapq.heappop(self._due)
+            case = self._cases[tenant, identity]
+            # A case waits for one look at a time; an entry that an earlier one replaced is nothing.
+            if case.next_look == moment:
+                case.next_look = None
+                out += self._review(case)
         return out
 
     def order(self, request: Request) -> list[Outcome]:
@@ -100,16 +106,17 @@ class Decider:
         response = self._config.response
         if forbidden(finding, self._directory, response, arrived) is not None or case.answered(finding, self._now):
             return [incident]
-        escaped = any(
-            scope == "session" and self._now - block.since > response.renew_seconds * 1000
-            for (scope, _), block in case.blocks.items()
-        )
+        escaped = case.escapes(finding, self._now - int(response.renew_seconds * 1000))
         families, risk = case.risk.families(self._now), case.risk.total(self._now)
         wanted = answer(finding, families, risk, response, escaped=escaped)
         if wanted is not None and not wanted.exempt and self._caps.reached(case.tenant, case.identity, self._now):
             wanted = answer(finding, families, risk, response, escaped=escaped, capped=True)
         if wanted is None or STRICTNESS[wanted.action] <= self._strictness_over(case, finding, wanted):
             return [incident]
+        if self._holders.get((case.tenant, wanted.scope, wanted.subject), case.identity) != case.identity:
+            # Two identities with one session's or credential's name share a record of the kill switch, and the second
+            # command would lift the first: this one is blocked as a whole.
+            wanted = Answer(wanted.action, "identity", case.identity, exempt=wanted.exempt)
         # The incident as it stands after the block says all that it said before.
         return self._block(case, wanted, finding.reason, finding.finding_id, finding) or [incident]
 
@@ -150,6 +157,7 @@ class Decider:
             # What is exempt must not use the cap up either: it would shield the real thief.
             if not (manual or wanted.exempt):
                 self._caps.count(case.tenant, case.identity, self._now)
+        self._holders[case.tenant, wanted.scope, wanted.subject] = case.identity
         case.blocks[wanted.scope, wanted.subject] = InForce(
             wanted.action,
             wanted.scope,
@@ -173,6 +181,7 @@ class Decider:
         self, case: Case, scope: Scope, subject: str, reason: str, cause: str, *, manual: bool = False
     ) -> list[Outcome]:
         case.blocks.pop((scope, subject), None)
+        self._holders.pop((case.tenant, scope, subject), None)
         command = self._command(case, "restore", scope, subject, None, reason, cause, manual=manual)
         incident = case.responded(command)
         self._look_again(case, self._now + self._quiet)
@@ -215,7 +224,8 @@ class Decider:
             if block.expires is None or now < block.expires - response.renew_seconds * 1000:
                 continue
             active = max(case.denied_at, case.found_at)
-            if active > block.expires - response.renew_if_active_seconds * 1000:
+            # What nobody looked at in time has ended at the gateways already.
+            if now < block.expires and active > block.expires - response.renew_if_active_seconds * 1000:
                 block.expires = now + self._period(block.action)
                 reason = f"still active; {block.reason}"
                 command = self._command(
@@ -253,8 +263,10 @@ class Decider:
         return True
 
     def _look_again(self, case: Case, moment: int) -> None:
-        entry = (max(moment, self._now + 1), case.tenant, case.identity)
-        heapq.heappush(self._due, entry)
+        moment = max(moment, self._now + 1)
+        if case.next_look is None or moment < case.next_look:
+            case.next_look = moment
+            heapq.heappush(self._due, (moment, case.tenant, case.identity))
 
     @property
     def _quiet(self) -> int:

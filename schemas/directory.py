@@ -24,8 +24,8 @@ class Entry(Struct, frozen=True):
 
 
 class Approval(Struct, frozen=True, rename={"since": "from"}):
-    """Planned activity: up to `max_multiplier` times the usual rate from `since` until `until`. Without a `tenant` it
-    holds for the identity's name in every tenant."""
+    """Planned activity: from `since` until `until` up to `max_multiplier` times what a finding is measured against, for
+    a spike the identity's own record. Without a `tenant` it holds for the identity's name in every tenant."""
 
     identity: str
     since: Annotated[datetime, Meta(tz=True)]

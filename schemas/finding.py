@@ -5,6 +5,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from schemas.decoding import decode
+
 Kind = Literal[
     "spike", "tenant_spike", "drift", "loop", "geo_shift", "shared_credential",
     "model_shift", "failure_burst", "dormant", "entitlement", "quota", "evasion",
@@ -95,4 +97,13 @@ class Tick(Struct, frozen=True, tag_field="type", tag="llm.tick.v1"):
 Signal = Finding | TenantBucket | Tick
 
 encode = msgspec.json.Encoder(order="deterministic").encode
-decode_signal = msgspec.json.Decoder(Signal).decode
+_decoder: msgspec.json.Decoder[Signal] = msgspec.json.Decoder(Signal)
+
+
+def decode_signal(raw: bytes) -> Signal:
+    """A record of `llm.signals`.
+
+    Raises:
+        Malformed: it is none.
+    """
+    return decode(_decoder, raw)

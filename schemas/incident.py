@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from schemas.decoding import decode
 from schemas.finding import Kind, Severity
 
 
@@ -36,4 +37,13 @@ class Incident(Struct, frozen=True):
     in_force: Literal["throttle", "downgrade", "suspend", "revoke"] | None = None
 
 
-decode_incident = msgspec.json.Decoder(Incident).decode
+_decoder = msgspec.json.Decoder(Incident)
+
+
+def decode_incident(raw: bytes) -> Incident:
+    """A record of `llm.incidents`.
+
+    Raises:
+        Malformed: it is none.
+    """
+    return decode(_decoder, raw)

@@ -2,7 +2,10 @@
 
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
+
+from schemas.decoding import decode
 
 
 class Request(Struct, frozen=True):
@@ -15,3 +18,15 @@ class Request(Struct, frozen=True):
     action: Literal["throttle", "suspend", "revoke", "restore"]
     reason: str
     by: str
+
+
+_decoder = msgspec.json.Decoder(Request)
+
+
+def decode_request(raw: bytes) -> Request:
+    """The payload of a record of `llm.requests`.
+
+    Raises:
+        Malformed: it is none.
+    """
+    return decode(_decoder, raw)

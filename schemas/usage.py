@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from schemas.decoding import Malformed, decode
+
 MAX_LINE = 1 << 20
 """Bytes; a longer record is a dead letter."""
 
@@ -19,16 +21,17 @@ _FIRST, _PAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2300, 1, 1, tzinfo=UT
 
 Count = Annotated[int, Meta(ge=0, le=_MOST)]
 Amount = Annotated[float, Meta(ge=0.0, le=1e15)]
-Name = Annotated[str, Meta(min_length=1, max_length=1024)]
+Name = Annotated[str, Meta(min_length=1, max_length=512)]
+Label = Annotated[str, Meta(max_length=256)]
 
 
 class UsageData(Struct, frozen=True, gc=False):
     """What was called, by whom, from where, at what cost. Absent token counts mean unknown, not zero."""
 
-    model: str
+    model: Label
     status: Annotated[int, Meta(ge=0, le=999)]
-    tenant: str | None = None
-    credential_id: str | None = None
+    tenant: Label | None = None
+    credential_id: Label | None = None
     kind: str | None = None
     workload: Literal["interactive", "batch", "agent"] | None = None
     provider: str | None = None
@@ -40,13 +43,13 @@ class UsageData(Struct, frozen=True, gc=False):
     error: str | None = None
     latency_ms: Amount | None = None
     attempt: Count | None = None
-    operation_id: str | None = None
-    session_id: str | None = None
-    end_user: str | None = None
-    fingerprint: str | None = None
+    operation_id: Label | None = None
+    session_id: Label | None = None
+    end_user: Label | None = None
+    fingerprint: Label | None = None
     tool: str | None = None
     ip: str | None = None
-    country: str | None = None
+    country: Label | None = None
     city: str | None = None
     lat: Annotated[float, Meta(ge=-90.0, le=90.0)] | None = None
     lon: Annotated[float, Meta(ge=-180.0, le=180.0)] | None = None
@@ -69,10 +72,6 @@ class UsageEvent(Struct, frozen=True, gc=False):
     type: Literal["llm.usage.v1"] = "llm.usage.v1"
 
 
-class Malformed(ValueError):
-    """A record that is no usage event: a dead letter with this reason."""
-
-
 _decoder = msgspec.json.Decoder(UsageEvent)
 
 
@@ -85,14 +84,7 @@ def decode_usage(raw: bytes) -> UsageEvent:
     """
     if len(raw) > MAX_LINE:
         raise Malformed(f"{len(raw)} bytes; the most is {MAX_LINE}")
-    try:
-        event = _decoder.decode(raw)
-    except UnicodeDecodeError as error:
-        raise Malformed(f"not UTF-8: {error.reason} at byte {error.start}") from error
-    except RecursionError as error:
-        raise Malformed("nested too deeply") from error
-    except msgspec.MsgspecError as error:
-        raise Malformed(str(error)) from error
+    event = decode(_decoder, raw)
     if not _FIRST <= event.time < _PAST:
         raise Malformed(f"time {event.time.isoformat()} is not in the years 1970 to 2299 of UTC")
     return event

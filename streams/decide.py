@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import faust
-import msgspec
 from faust.types import TP
+from msgspec.structs import replace
 
 from responses import Decider, Outcome
 from schemas.command import Command
 from schemas.directory import Directory, read_directory
 from schemas.finding import Tick, decode_signal, encode
-from schemas.request import Request
-from schemas.times import format_millis
+from schemas.request import decode_request
+from schemas.times import format_millis, parse_millis
 from schemas.topics import DEAD_LETTERS, INCIDENTS, REQUESTS, SIGNALS
 from sinks.dead_letters import dead_letter
 from sinks.killswitch import REQUEST_TYPE, Signer, Verifier
@@ -29,8 +29,7 @@ from streams.policy import Loaded, find_policy, read_policy
 from streams.settings import read_settings
 
 _IDLE_SECONDS = 3.0
-"""A partition without a signal for so long gets a tick, if something waits to fall due."""
-_decode_request = msgspec.json.Decoder(Request).decode
+"""A partition without a signal for so long gets a tick, once something is due."""
 
 
 class Decision:
@@ -71,9 +70,9 @@ class Decision:
         now, out = time.monotonic(), []
         for number, decider in self._deciders.items():
             idle = now - self._heard[number]
-            if decider.waiting and idle >= _IDLE_SECONDS:
-                tick = Tick(format_millis(decider.now + int(idle * 1000)))
-                out.append(Record(SIGNALS, None, encode(tick), number))
+            moment = decider.now + int(idle * 1000)
+            if decider.due is not None and idle >= _IDLE_SECONDS and moment >= decider.due:
+                out.append(Record(SIGNALS, None, encode(Tick(format_millis(moment))), number))
         return out
 
     def keep(self, numbers: set[int]) -> None:
@@ -87,7 +86,11 @@ class Decision:
         who may has signed."""
         value = record.value or b""
         if topic == REQUESTS:
-            return decider.order(_decode_request(self._verifier.payload(value, REQUEST_TYPE)))
+            request = decode_request(self._verifier.payload(value, REQUEST_TYPE))
+            if record.timestamp > 0 and parse_millis(request.time) > record.timestamp:
+                # The clock of whoever asked runs ahead: it must not carry the blocks of others to their end.
+                request = replace(request, time=format_millis(record.timestamp))
+            return decider.order(request)
         return decider.take(decode_signal(value), max(0, record.timestamp))
 
     def _records(self, outcomes: list[Outcome], number: int) -> list[Record]:

@@ -16,11 +16,12 @@ from faust.types import TP
 
 from detectors import Partition, Told, compile_kernels
 from schemas.batch import to_batch
+from schemas.decoding import Malformed
 from schemas.directory import Directory, read_directory
 from schemas.finding import Tick, decode_signal, encode
 from schemas.times import format_millis, parse_millis, to_millis
 from schemas.topics import DEAD_LETTERS, SIGNALS, USAGE
-from schemas.usage import Malformed, UsageEvent, decode_usage
+from schemas.usage import UsageEvent, decode_usage
 from sinks.dead_letters import dead_letter
 from streams.app import Record, make_app, own
 from streams.intake import AHEAD
@@ -28,7 +29,11 @@ from streams.policy import Loaded, find_policy, read_policy
 from streams.settings import read_settings
 
 _IDLE_SECONDS = 3.0
-"""A partition without a record for so long gets a tick, if a bucket waits for it."""
+"""A partition without an event for so long gets a tick, once a bucket is due."""
+
+
+_TICK_AHEAD = 1_000
+"""Milliseconds that a worker's clock may run ahead of the broker's while a partition is idle."""
 
 
 class Detection:
@@ -39,7 +44,8 @@ class Detection:
         self._directory = directory
         self._partitions: dict[int, Partition] = {}
         self._reached: dict[int, int] = {}
-        self._heard: dict[int, float] = {}
+        self._heard: dict[int, tuple[float, int]] = {}
+        """When a partition's last events came, and what its clock said then (ms)."""
 
     def take(self, at: TP, chunk: Sequence[Any]) -> list[Record]:
         """What a chunk of the partition `at` has to tell, in order. Records taken before, as after a rebalance that
@@ -68,23 +74,28 @@ class Detection:
                     out += [_signal(told) for told in partition.idle_until(tick)]
         out += self._advance(partition, events, places)
         self._reached[number] = max(reached, chunk[-1].offset)
-        self._heard[number] = time.monotonic()
+        if events:
+            # The broker's clock bounds it: one event from the future must not carry the partition there.
+            stamp = places[-1][1]
+            clock = min(partition.newest, stamp) if stamp > 0 else partition.newest
+            self._heard[number] = (time.monotonic(), clock)
         return out
 
     def ticks(self) -> list[Record]:
         """A tick for each idle partition in which a bucket waits to be closed."""
         now, out = time.monotonic(), []
-        for number, partition in self._partitions.items():
-            idle = now - self._heard[number]
-            if partition.pending and idle >= _IDLE_SECONDS:
-                moment = partition.newest + int(idle * 1000)
+        for number, (heard, clock) in self._heard.items():
+            idle = now - heard
+            moment = clock + int(idle * 1000)
+            if idle >= _IDLE_SECONDS and moment >= self._partitions[number].due:
                 out.append(Record(USAGE, None, encode(Tick(format_millis(moment))), number))
         return out
 
     def keep(self, numbers: set[int]) -> None:
         """Forgets every partition but `numbers`."""
         for number in self._partitions.keys() - numbers:
-            del self._partitions[number], self._reached[number], self._heard[number]
+            del self._partitions[number], self._reached[number]
+            self._heard.pop(number, None)
 
     @staticmethod
     def _advance(partition: Partition, events: list[UsageEvent], places: list[tuple[int, int]]) -> list[Record]:
@@ -108,13 +119,14 @@ def _signal(told: Told) -> Record:
 
 
 def _tick_of(record: Any) -> int | None:
-    """The time of a tick in ms; None for any other record, and for a tick that is ahead of the broker's clock."""
+    """The time of a tick in ms; None for any other record, and for a tick that is ahead of the broker's clock: a
+    tick says that time has passed, not that it will."""
     try:
         tick = decode_signal(record.value or b"")
         moment = parse_millis(tick.time) if isinstance(tick, Tick) else None
     except ValueError:
         return None
-    ahead = moment is not None and record.timestamp > 0 and moment - record.timestamp > AHEAD
+    ahead = moment is not None and record.timestamp > 0 and moment - record.timestamp > _TICK_AHEAD
     return None if ahead else moment
 
 

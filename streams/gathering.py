@@ -17,11 +17,11 @@ Write = Callable[[str, int, list[Any]], Awaitable[None]]
 class Gathering:
     """Holds events of a batch topic; writes them in offset order and acknowledges them when they are written.
 
-    `write(topic, partition, records)` may raise Retry, and is then asked again; nothing is acknowledged until it
-    returns. Any other error is the end of the worker.
+    `write(topic, partition, records)` may raise Retry, and is asked again once `on_wait` has waited and says so.
+    Nothing is acknowledged until it returns. Any other error is the end of the worker.
     """
 
-    def __init__(self, write: Write, *, on_wait: Callable[[Retry], None]) -> None:
+    def __init__(self, write: Write, *, on_wait: Callable[[Retry], Awaitable[bool]]) -> None:
         self._write = write
         self._on_wait = on_wait
         self._events: dict[Any, list[faust.EventT]] = {}
@@ -57,8 +57,9 @@ class Gathering:
             try:
                 await self._write(tp.topic, tp.partition, records)
             except Retry as error:
-                self._on_wait(error)
-                await asyncio.sleep(error.after)
+                if not await self._on_wait(error):
+                    # Not acknowledged: whoever comes next reads it again.
+                    return
             else:
                 break
         for event in events:
@@ -68,8 +69,11 @@ class Gathering:
 def gather(app: faust.App, source: faust.TopicT, name: str, write: Write, *, every: float) -> Gathering:
     """Gives `app` an agent that gathers `source` and writes at least every `every` seconds."""
 
-    def waiting(error: Retry) -> None:
+    async def waiting(error: Retry) -> bool:
+        """Waits as the sink asks; False when the worker is to stop instead."""
         app.log.warning("%s waits %.1f s: %s", name, error.after, error)
+        await app.sleep(error.after)
+        return not app.should_stop
 
     gathering = Gathering(write, on_wait=waiting)
 

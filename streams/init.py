@@ -28,8 +28,8 @@ def reach(kafka: Kafka) -> dict[str, int]:
         Unreachable: no broker answers at the address.
     """
     quiet = {"log_level": "0", "socket.connection.setup.timeout.ms": "5000"}
-    client = AdminClient({**kafka.confluent(), **quiet}, logger=None)
     try:
+        client = AdminClient({**kafka.confluent(), **quiet}, logger=None)
         found = client.list_topics(timeout=_ANSWER_SECONDS)
     except KafkaException as error:
         raise Unreachable(

@@ -7,8 +7,9 @@ minutes ahead of everything before it and the records that follow do not go ther
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from schemas.decoding import Malformed
 from schemas.times import format_millis, to_millis
-from schemas.usage import Malformed, UsageEvent, decode_usage
+from schemas.usage import UsageEvent, decode_usage
 
 AHEAD = 300_000
 """Milliseconds that an event may be ahead."""

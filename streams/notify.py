@@ -6,8 +6,8 @@ tripswitch run notify       (also: faust -A streams.notify:app worker)
 from typing import Any
 
 import faust
-import msgspec
 
+from schemas.decoding import Malformed
 from schemas.incident import Incident, decode_incident
 from schemas.topics import INCIDENTS
 from sinks.errors import Reject
@@ -55,7 +55,7 @@ def make(sink: SlackSink, kafka: Kafka) -> faust.App:
 def _incident(record: Any, app: faust.App) -> Incident | None:
     try:
         return decode_incident(record.value or b"")
-    except msgspec.MsgspecError as error:
+    except Malformed as error:
         app.log.warning("no incident at %s/%d offset %d: %s", record.topic, record.partition, record.offset, error)
         return None
 

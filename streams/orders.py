@@ -33,11 +33,11 @@ def send(request: Request, signer: Signer, kafka: Kafka) -> None:
         Unreachable: the broker did not take it.
     """
     token = signer.token(json.loads(msgspec.json.encode(request)), REQUEST_TYPE)
-    producer = Producer(
-        {**kafka.confluent(), "partitioner": "murmur2_random", "acks": "all", "log_level": "0"}, logger=None
-    )
     failed: list[str] = []
     try:
+        producer = Producer(
+            {**kafka.confluent(), "partitioner": "murmur2_random", "acks": "all", "log_level": "0"}, logger=None
+        )
         producer.produce(
             REQUESTS,
             token,

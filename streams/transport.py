@@ -116,9 +116,11 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
             if not self.transport.app.should_stop:
                 raise
 
+    # `_read_offset` is, as Faust's seek leaves it, the offset that is wanted next.
+
     async def _deliver_chunks(self, tp: TP, records: Sequence[Any], generation: int) -> None:
         read = self._read_offset[tp]
-        fresh = records if read is None else [record for record in records if record.offset > read]
+        fresh = records if read is None else [record for record in records if record.offset >= read]
         for first in range(0, len(fresh), CHUNK):
             while self._in_flight >= IN_FLIGHT and not self._interrupted(generation):
                 self._room.clear()
@@ -136,19 +138,19 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
                     None, None, None, tp, generation_id=generation,
                 )
             )  # fmt: skip
-            self._read_offset[tp] = last.offset
+            self._read_offset[tp] = last.offset + 1
 
     async def _deliver_each(self, tp: TP, records: Sequence[Any], generation: int) -> None:
         for record in records:
             if self._interrupted(generation):
                 return
             read = self._read_offset[tp]
-            if read is not None and record.offset <= read:
+            if read is not None and record.offset < read:
                 continue
-            if read and record.offset - read > 1 and self.app.topics.acks_enabled_for(tp.topic):
-                await self._add_gap(tp, read + 1, record.offset)
+            if read and record.offset > read and self.app.topics.acks_enabled_for(tp.topic):
+                await self._add_gap(tp, read, record.offset - 1)
             await self.callback(self._to_message(tp, record))
-            self._read_offset[tp] = record.offset
+            self._read_offset[tp] = record.offset + 1
 
     def _interrupted(self, generation: int) -> bool:
         """Whether partitions moved, or the flow stopped, since `generation`'s records were fetched."""

@@ -12,11 +12,12 @@ import msgspec
 
 from schemas import topics
 from schemas.dead_letter import DeadLetter
+from schemas.decoding import Malformed
 from schemas.finding import Finding, TenantBucket, Tick, decode_signal, encode
 from schemas.incident import decode_incident
 from schemas.request import Request
 from schemas.times import parse_millis, to_millis
-from schemas.usage import Malformed, UsageData, decode_usage
+from schemas.usage import UsageData, decode_usage
 from sinks.clickhouse.acknowledgement import decode_acknowledgement
 from sinks.clickhouse.signed import command_claims, payload
 

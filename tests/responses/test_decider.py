@@ -316,7 +316,7 @@ def test_no_block_that_ends_is_left_behind(story: Begin, steps: list[tuple[str, 
     for commands in keyed(s.commands).values():
         last = commands[-1]
         assert last.action == "restore" or last.expires_at is None
-    assert s.decider.waiting is False
+    assert s.decider.due is None
     assert {incident.state for incident in s.incidents.values()} <= {"closed"}
 
 

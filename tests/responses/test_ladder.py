@@ -62,7 +62,7 @@ def test_a_loop_that_goes_on_for_a_moment_is_given_time_to_stop(story: Begin) ->
 def test_a_loop_that_escapes_its_session_costs_the_identity(story: Begin) -> None:
     s = story(renew_seconds=30.0)
     s.loop(0, "s1")
-    s.loop(60, "s2")
+    s.loop(60, "s1")
     assert s.brief == [("suspend", "session", "s1"), ("suspend", "identity", "key_1")]
 
 
@@ -160,3 +160,27 @@ def test_in_shadow_mode_commands_say_so(story: Begin) -> None:
     s = story(mode="shadow")
     s.extreme(0)
     assert {command.mode for command in s.commands} == {"shadow"}
+
+
+def test_a_third_looping_session_costs_the_identity(story: Begin) -> None:
+    s = story()
+    for at, session in ((0, "s1"), (60, "s2"), (120, "s3")):
+        s.loop(at, session)
+    assert s.brief == [("suspend", "session", "s1"), ("suspend", "session", "s2"), ("suspend", "identity", "key_1")]
+
+
+def test_one_session_name_of_two_identities_is_not_one_block(story: Begin) -> None:
+    s = story()
+    s.loop(0, "run-1", identity="a")
+    s.loop(10, "run-1", identity="b")
+    assert s.brief == [("suspend", "session", "run-1"), ("suspend", "identity", "b")]
+
+
+def test_reviews_do_not_pile_up(story: Begin) -> None:
+    s = story()
+    for session in ("s1", "s2"):
+        s.loop(1, session)
+    for at in range(30, 3 * 3600, 30):
+        s.until(at)
+        s.denied(at)
+    assert len(s.decider._due) < 10

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.decoding import Malformed
 from schemas.times import to_millis
-from schemas.usage import MAX_LINE, Malformed, UsageEvent, decode_usage
+from schemas.usage import MAX_LINE, UsageEvent, decode_usage
 
 Raw = Callable[..., bytes]
 OPTIONAL = [

@@ -80,7 +80,8 @@ def test_a_token_for_another_purpose_is_no_order(decision: Decision, signer: Sig
 
 
 @pytest.mark.parametrize(
-    "value", [None, b"", b"not json", b'{"type":"llm.finding.v1"}', b'{"time":"2026-03-02T00:00:00Z"}']
+    "value",
+    [None, b"", b"[" * 200_000, b"\xff", b"not json", b'{"type":"llm.finding.v1"}', b'{"time":"2026-03-02T00:00:00Z"}'],
 )
 def test_what_is_no_signal_is_a_dead_letter_and_the_next_is_taken(decision: Decision, value: bytes | None) -> None:
     out = decision.take(SIGNALS, [record(SIGNALS, 0, value), record(SIGNALS, 1, loop())])

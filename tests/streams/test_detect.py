@@ -84,20 +84,37 @@ def test_a_partition_that_went_and_came_back_starts_anew(detection: Detection) -
 def test_a_tick_closes_what_waits(detection: Detection) -> None:
     detection.take(AT, [record(n, event(n)) for n in range(5)])
     tick = encode(Tick(format_millis(START + 12_000)))
-    [bucket] = detection.take(AT, [record(5, tick)])
+    [bucket] = detection.take(AT, [record(5, tick, START + 12_000)])
     assert json.loads(bucket.value)["requests"] == 5
 
 
-def test_an_idle_partition_with_an_open_bucket_gets_a_tick(
+def test_an_idle_partition_gets_one_tick_when_its_bucket_is_due(
     detection: Detection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("streams.detect.time.monotonic", lambda: now[0])
-    detection.take(AT, [record(n, event(n)) for n in range(5)])
-    assert detection.ticks() == []
-    now[0] += 13.0
+    detection.take(AT, [record(n, event(n), START + 4_000) for n in range(5)])
+    ticks, closed = [], []
+    for second in range(1, 60):
+        now[0] += 1.0
+        for tick in detection.ticks():
+            ticks.append((second, tick.topic, tick.partition))
+            closed += detection.take(AT, [record(4 + len(ticks), tick.value, START + 4_000 + second * 1000)])
+    # The bucket ends 10 s after the start and closes 2 s later; the last event was at 4 s.
+    assert ticks == [(8, "llm.usage", 2)]
+    assert [json.loads(r.value)["requests"] for r in closed] == [5]
+
+
+def test_a_tick_does_not_follow_one_clock_that_is_ahead(detection: Detection, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("streams.detect.time.monotonic", lambda: now[0])
+    ahead = [record(n, event(n), START + 4_000) for n in range(4)] + [record(4, event(240), START + 4_000)]
+    detection.take(AT, ahead)
+    now[0] += 10.0
     [tick] = detection.ticks()
-    assert (tick.topic, tick.partition) == ("llm.usage", 2)
-    detection.take(AT, [record(5, tick.value)])
-    now[0] += 60.0
-    assert detection.ticks() == []
+    assert json.loads(tick.value)["time"] == format_millis(START + 14_000)
+
+
+def test_a_record_nested_too_deeply_is_a_dead_letter(detection: Detection) -> None:
+    [letter] = detection.take(AT, [record(0, b'{"x":' + b"[" * 200_000)])
+    assert json.loads(letter.value)["reason"] == "nested too deeply"

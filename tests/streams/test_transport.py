@@ -109,6 +109,24 @@ async def test_records_read_before_are_not_delivered_again(delivered: Delivered)
     assert [[r.offset for r in m.value] for m in delivered.messages] == [[0, 1], [2]]
 
 
+async def test_the_committed_offset_is_the_first_that_is_delivered(delivered: Delivered) -> None:
+    # Where Faust's seek leaves it after a restart or a rebalance.
+    delivered.consumer._read_offset[PARTITION] = 5
+    await delivered.deliver(5, 6, 7)
+    await delivered.deliver(7, 8)
+    assert [[r.offset for r in m.value] for m in delivered.messages] == [[5, 6, 7], [8]]
+
+
+async def test_other_topics_are_delivered_one_by_one(delivered: Delivered) -> None:
+    other = TP("other", 0)
+    delivered.consumer._read_offset[other] = 3
+    delivered.consumer._to_message = lambda tp, r: r.offset
+    await delivered.consumer._deliver_each(
+        other, [record(n) for n in range(2, 6)], delivered.app.consumer_generation_id
+    )
+    assert delivered.messages == [3, 4, 5]
+
+
 async def test_only_acknowledged_chunks_without_a_gap_are_committed(delivered: Delivered) -> None:
     for offsets in ((0, 1), (2, 3), (4, 9)):
         await delivered.deliver(*offsets)
