@@ -47,6 +47,8 @@ class Case:
         self.findings: dict[Kind, Finding] = {}
         """The strongest finding of each kind in the open incident."""
         self.incident: Incident | None = None
+        self.incident_id: str | None = None
+        """Of the open incident, or of the last one."""
         self.next_look: int | None = None
 
     def note(self, finding: Finding, config: Config) -> Incident | None:
@@ -86,6 +88,7 @@ class Case:
             in_force=old.in_force if old else None,
             raised=[*(old.raised if old else []), *([finding.time] if flared else [])][-_KEPT:],
         )
+        self.incident_id = self.incident.incident_id
         return self.incident
 
     def forgive(self, moment: int, config: Config) -> None:

@@ -50,6 +50,23 @@ class Decider:
         """When (ms) the next thing falls due though no signal comes: a block that ends, an incident that closes."""
         return self._due[0][0] if self._due else None
 
+    def resume(self, command: Command) -> None:
+        """Takes note of the last command that an earlier owner of these tenants published for a subject."""
+        key = (command.tenant, command.scope, command.subject)
+        self._epochs[key] = max(self._epochs.get(key, 0), command.epoch)
+        if command.identity is None or command.action == "restore":
+            return
+        case = self._case(command.tenant, command.identity)
+        case.incident_id = command.incident_id
+        expires = None if command.expires_at is None else parse_millis(command.expires_at)
+        self._holders[key] = case.identity
+        case.blocks[command.scope, command.subject] = InForce(
+            command.action, command.scope, command.subject, expires, parse_millis(command.time), command.command_id,
+            command.reason, command.manual, command.limits,
+        )  # fmt: skip
+        if expires is not None:
+            self._look_again(case, expires - int(self._config.response.renew_seconds * 1000))
+
     def take(self, signal: Signal, arrived: int = 0) -> list[Outcome]:
         """What follows from a signal that reached us at `arrived` (ms of the broker's clock; 0: unknown)."""
         out = self.wait_until(parse_millis(signal.time))
@@ -207,7 +224,7 @@ class Decider:
             expires_at=None if expires is None else format_millis(expires),
             mode=self._config.response.mode,
             reason=reason,
-            incident_id=incident.incident_id if incident else f"inc-{cause}",
+            incident_id=case.incident_id or f"inc-{cause}",
             finding_ids=incident.finding_ids if incident else [],
             policy=self._config.version,
             manual=manual,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from schemas.decoding import Malformed, decode
 from schemas.times import format_millis, parse_millis
 
 Action = Literal["throttle", "downgrade", "suspend", "revoke", "restore"]
@@ -16,6 +17,10 @@ STRICTNESS: dict[Action, int] = {"restore": 0, "throttle": 1, "downgrade": 2, "s
 
 TOKEN_TYPE = "secevent+jwt"  # noqa: S105 - a media type, no secret
 AUDIENCE = "tripswitch-gateways"
+_IN_EXT = (
+    "action", "scope", "tenant", "identity", "subject", "epoch", "limits", "finding_ids", "policy", "manual", "mode",
+)  # fmt: skip
+_claims = msgspec.json.Decoder(dict[str, Any])
 _CAEP = "https://schemas.openid.net/secevent/caep/event-type/"
 _RISC = "https://schemas.openid.net/secevent/risc/event-type/"
 _SESSION_REVOKED = _CAEP + "session-revoked"
@@ -62,6 +67,7 @@ class Command(Struct, frozen=True):
 
 
 decode_command = msgspec.json.Decoder(Command).decode
+"""A line of `commands.jsonl`."""
 
 
 def record_key(tenant: str, scope: str, subject: str) -> str:
@@ -122,6 +128,30 @@ def claims(command: Command, *, issuer: str, issued: int, contact: str) -> dict[
         "sub_id": subjects,
         "events": {_EVENT_OF[command.action]: event},
     }
+
+
+def from_claims(payload: bytes) -> Command:
+    """The command that a token's payload states; its time is that of publication.
+
+    Raises:
+        Malformed: it states none.
+    """
+    token = decode(_claims, payload)
+    try:
+        [event] = token["events"].values()
+        ext = event["ext"]
+        expires = ext["expires_at"]
+        fields = {
+            **{name: ext[name] for name in _IN_EXT},
+            "command_id": token["jti"],
+            "time": format_millis(ext["not_before"]),
+            "expires_at": None if expires is None else format_millis(expires),
+            "reason": event["reason_admin"]["en"],
+            "incident_id": token["txn"],
+        }
+        return msgspec.convert(fields, Command)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise Malformed(f"no command: {error}") from error
 
 
 def headers(command: Command, *, issuer: str, issued: int) -> list[tuple[str, bytes]]:

@@ -25,6 +25,7 @@ from schemas.topics import DEAD_LETTERS, INCIDENTS, REQUESTS, SIGNALS
 from sinks.dead_letters import dead_letter
 from sinks.killswitch import REQUEST_TYPE, Signer, Verifier
 from streams.app import Record, make_app, own
+from streams.in_force import InForce, in_force
 from streams.policy import Loaded, find_policy, read_policy
 from streams.settings import read_settings
 
@@ -35,11 +36,14 @@ _IDLE_SECONDS = 3.0
 class Decision:
     """The tenants' partitions that this worker owns, each with its decider and the offsets it has reached."""
 
-    def __init__(self, policy: Loaded, directory: Directory, signer: Signer, verifier: Verifier) -> None:
+    def __init__(
+        self, policy: Loaded, directory: Directory, signer: Signer, verifier: Verifier, in_force: InForce
+    ) -> None:
         self._policy = policy
         self._directory = directory
         self._signer = signer
         self._verifier = verifier
+        self._in_force = in_force
         self._deciders: dict[int, Decider] = {}
         self._reached: dict[tuple[str, int], int] = {}
         self._heard: dict[int, float] = {}
@@ -49,7 +53,11 @@ class Decision:
         topic, number = at.topic, at.partition
         decider = self._deciders.get(number)
         if decider is None:
-            decider = self._deciders[number] = Decider(self._policy.for_responses, self._directory)
+            decider = Decider(self._policy.for_responses, self._directory)
+            # Blocks and epochs of whoever owned the partition before: what a person blocked is not lowered after it.
+            for command in self._in_force(number):
+                decider.resume(command)
+            self._deciders[number] = decider
         reached = self._reached.get((topic, number), -1)
         out: list[Record] = []
         for record in chunk:
@@ -125,6 +133,8 @@ def __getattr__(name: str) -> faust.App:
     directory = read_directory(Path(settings.directory)) if settings.directory else Directory()
     signing = settings.signing
     signer = Signer.read(Path(signing.key), issuer=signing.issuer, contact=policy.policy.response.contact)
-    app = make(Decision(policy, directory, signer, Verifier.read(Path(signing.jwks))), settings.kafka)
+    verifier = Verifier.read(Path(signing.jwks))
+    known = in_force(settings.kafka, verifier)
+    app = make(Decision(policy, directory, signer, verifier, known), settings.kafka)
     globals()["app"] = app
     return app

@@ -19,10 +19,13 @@ from typing import Any
 import pytest
 
 from schemas.times import format_millis
+from sinks.killswitch import Verifier
 from sinks.slack.fake import FakeSlack
+from streams.in_force import in_force
+from streams.settings import Kafka
 from traffic import HOUR, Story
 from tripswitch_gateway import CommandVerifier, KeyFile, RevocationTable
-from workers import Road, wait_until
+from workers import PARTITIONS, Road, wait_until
 
 TOKEN, CHANNEL = "xoxb-test-token", "C0TEST"
 BAD = [b"not json", b'{"id":"x"}', b"\xff\xfe"]
@@ -110,6 +113,14 @@ def test_a_gateway_denies_what_was_ordered_off(travelled: Travelled) -> None:
 
 def told(findings: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     return sorted((f["finding_id"], f["kind"], f["identity"]) for f in findings)
+
+
+def test_the_next_owner_of_decide_finds_what_is_in_force(travelled: Travelled) -> None:
+    road = travelled.road
+    read = in_force(Kafka(bootstrap=road.bootstrap), Verifier.read(road.folder / "jwks.json"))
+    found = {(c.subject, c.epoch, c.action) for number in range(PARTITIONS) for c in read(number)}
+    last = {c["subject"]: c["command"] for c in sorted(travelled.commands(), key=lambda c: c["command"].epoch)}
+    assert found == {(subject, command.epoch, command.action) for subject, command in last.items()}
 
 
 def test_findings_equal_those_of_a_replay_of_the_same_partitions(travelled: Travelled) -> None:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.command import STRICTNESS, Command, Limits, claims, decode_command, headers, record_key
+from schemas.command import STRICTNESS, Command, Limits, claims, decode_command, from_claims, headers, record_key
+from schemas.decoding import Malformed
 from schemas.finding import encode
-from schemas.times import format_millis
+from schemas.times import format_millis, parse_millis
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden" / "killswitch").glob("*.json"))
 golden_files = pytest.mark.parametrize("file", GOLDEN, ids=[file.stem for file in GOLDEN])
@@ -183,3 +184,23 @@ def test_headers_route_and_name_the_content() -> None:
 def test_a_line_of_commands_jsonl_is_read_back(limits: Limits | None) -> None:
     command = make(limits=limits, manual=True)
     assert decode_command(encode(command)) == command
+
+
+def test_a_command_is_read_back_from_its_claims() -> None:
+    for action in STRICTNESS:
+        made = Command(
+            command_id="cmd-1", time="2026-03-02T00:00:00.000Z", tenant="acme", identity="key_1", scope="session",
+            subject="s1", action=action, epoch=7, expires_at="2026-03-02T00:15:00.000Z", mode="enforce", reason="r",
+            incident_id="inc-1", finding_ids=["f-1"], policy="p", limits=Limits(rpm=6),
+        )  # fmt: skip
+        issued = parse_millis(made.time)
+        payload = json.dumps(claims(made, issuer="i", issued=issued, contact="c")).encode()
+        assert from_claims(payload) == made
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"[]", b"{}", b'{"events":{}}', b'{"events":{"u":{"ext":{}}}}', b'{"events":[]}']
+)
+def test_what_states_no_command_is_malformed(payload: bytes) -> None:
+    with pytest.raises(Malformed):
+        from_claims(payload)

@@ -9,11 +9,13 @@ import msgspec
 import pytest
 from faust.types import TP
 
+from schemas.command import Command, from_claims
 from schemas.directory import Directory
 from schemas.finding import Cause, Evidence, Finding, Tick, encode
 from schemas.request import Request
-from schemas.times import format_millis
+from schemas.times import format_millis, parse_millis
 from sinks.killswitch import REQUEST_TYPE, Signer, Verifier, new_keys
+from streams.app import Record
 from streams.decide import Decision
 from streams.policy import read_policy
 
@@ -30,7 +32,7 @@ def signer(tmp_path: Path) -> Signer:
 @pytest.fixture
 def decision(signer: Signer, tmp_path: Path) -> Decision:
     policy = read_policy(Path(__file__).parents[2] / "policy.toml")
-    return Decision(policy, Directory(), signer, Verifier.read(tmp_path / "jwks.json"))
+    return Decision(policy, Directory(), signer, Verifier.read(tmp_path / "jwks.json"), lambda number: [])
 
 
 def record(at: TP, offset: int, value: bytes | None, timestamp: int = START) -> Any:
@@ -112,3 +114,45 @@ def test_an_idle_partition_with_a_block_gets_a_tick_that_ends_it(
     assert msgspec.json.decode(tick.value, type=Tick).time == format_millis(START + 16 * 60_000)
     out = decision.take(SIGNALS, [record(SIGNALS, 1, tick.value)])
     assert [r.topic for r in out][:2] == ["llm.killswitch", "llm.killswitch.audit"]
+
+
+def restarted(out: list[Record], signer: Signer, tmp_path: Path) -> Decision:
+    """Another worker, which finds on the kill switch what the first one published."""
+    policy = read_policy(Path(__file__).parents[2] / "policy.toml")
+    verifier = Verifier.read(tmp_path / "jwks.json")
+    published = [from_claims(verifier.payload(r.value, "secevent+jwt")) for r in out if r.topic == "llm.killswitch"]
+    return Decision(policy, Directory(), signer, verifier, lambda number: published)
+
+
+def ordered(out: list[Record], tmp_path: Path) -> list[Command]:
+    verifier = Verifier.read(tmp_path / "jwks.json")
+    return [from_claims(verifier.payload(r.value, "secevent+jwt")) for r in out if r.topic == "llm.killswitch"]
+
+
+def test_what_a_person_blocked_is_not_lowered_after_a_restart(
+    decision: Decision, signer: Signer, tmp_path: Path
+) -> None:
+    out = decision.take(REQUESTS, [record(REQUESTS, 0, order(signer))])
+    again = restarted(out, signer, tmp_path)
+    assert ordered(again.take(SIGNALS, [record(SIGNALS, 0, loop(60))]), tmp_path) == []
+
+
+def test_a_restart_gives_back_what_expires_and_numbers_on(decision: Decision, signer: Signer, tmp_path: Path) -> None:
+    out = decision.take(SIGNALS, [record(SIGNALS, 0, loop())])
+    [block] = ordered(out, tmp_path)
+    again = restarted(out, signer, tmp_path)
+    late = encode(Tick(format_millis(parse_millis(block.expires_at or "") + 60_000)))
+    [restore] = ordered(again.take(SIGNALS, [record(SIGNALS, 1, late)]), tmp_path)
+    assert (restore.action, restore.scope, restore.subject) == ("restore", "session", "s1")
+    assert restore.epoch > block.epoch
+    assert restore.incident_id == block.incident_id
+
+
+def test_a_person_gives_back_after_a_restart_what_was_blocked_before(
+    decision: Decision, signer: Signer, tmp_path: Path
+) -> None:
+    again = restarted(decision.take(SIGNALS, [record(SIGNALS, 0, loop())]), signer, tmp_path)
+    request = Request("req-2", format_millis(START + 1000), "acme", "agent_1", "restore", "mended", "ann")
+    token = signer.token(json.loads(msgspec.json.encode(request)), REQUEST_TYPE)
+    out = ordered(again.take(REQUESTS, [record(REQUESTS, 0, token, START + 1000)]), tmp_path)
+    assert {(c.action, c.scope) for c in out} == {("restore", "session"), ("restore", "identity")}
