@@ -71,6 +71,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     growth_pause_seconds: Positive
     repeat_finding_seconds: NotNegative
 
+    def __post_init__(self) -> None:
+        """Checks what must be in order."""
+        if self.block_repeats < self.repeats or self.block_growth_steps < self.growth_steps:
+            raise ValueError("what blocks must not be less than what is told: `block_repeats`, `block_growth_steps`")
+
 
 class Loop:
     """Identical prompts at machine pace, cycles of a few prompts, and a context that grows by the same step.

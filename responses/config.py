@@ -65,6 +65,14 @@ class Response(Struct, frozen=True, forbid_unknown_fields=True):
     batch: Ladder
     agent: Ladder
 
+    def __post_init__(self) -> None:
+        """Checks what must be in order."""
+        shortest = min(self.throttle_minutes, self.suspend_minutes) * 60
+        if max(self.renew_seconds, self.renew_if_active_seconds) >= shortest:
+            raise ValueError(
+                f"`renew_seconds` and `renew_if_active_seconds` must be less than the shortest block ({shortest:g} s)"
+            )
+
     def ladder(self, workload: str | None) -> Ladder:
         """The ladder of a workload class; `interactive` where the class is unknown."""
         return {"batch": self.batch, "agent": self.agent}.get(workload or "", self.interactive)

@@ -99,15 +99,19 @@ class Decider:
         if not self._is_new(request.request_id):
             return out
         case = self._case(request.tenant, request.identity)
-        reason = f"{request.by}: {request.reason}"
         if request.action == "restore":
             case.forgive(self._now, self._config)
             scopes = {*case.blocks, ("identity", request.identity)}
             for scope, subject in sorted(scopes):
-                out += self._restore(case, scope, subject, reason, request.request_id, manual=True)
+                out += self._restore(case, scope, subject, request.reason, request.request_id, manual=True)
             return out
         return out + self._block(
-            case, Answer(request.action, "identity", request.identity), reason, request.request_id, None, manual=True
+            case,
+            Answer(request.action, "identity", request.identity),
+            request.reason,
+            request.request_id,
+            None,
+            manual=True,
         )
 
     # -- findings -------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def claims(command: Command, *, issuer: str, issued: int, contact: str) -> dict[
         "event_timestamp": decided // 1000,
         "initiating_entity": "admin" if command.manual else "policy",
         "reason_admin": {"en": command.reason},
-        "reason_user": {"en": _told_to_caller(command.action, contact)},
+        "reason_user": {"en": _told_to_caller(command, contact)},
         "ext": {
             "action": command.action,
             "scope": command.scope,
@@ -168,12 +168,13 @@ def headers(command: Command, *, issuer: str, issued: int) -> list[tuple[str, by
     return [(name, value.encode()) for name, value in fields.items()]
 
 
-def _told_to_caller(action: Action, contact: str) -> str:
+def _told_to_caller(command: Command, contact: str) -> str:
+    how = "by an administrator" if command.manual else "automatically"
     done = {
-        "throttle": "This key was slowed down automatically",
-        "downgrade": "This key may use cheaper models only for now",
-        "suspend": "This key was paused automatically",
-        "revoke": "This key was revoked",
+        "throttle": f"This key was slowed down {how}",
+        "downgrade": f"This key was limited to cheaper models {how}",
+        "suspend": f"This key was paused {how}",
+        "revoke": f"This key was revoked {how}",
         "restore": "This key has access again",
-    }[action]
+    }[command.action]
     return f"{done}. If that is wrong, ask {contact}."

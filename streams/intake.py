@@ -15,8 +15,9 @@ AHEAD = 300_000
 """Milliseconds that an event may be ahead."""
 _SETTLED = 3
 """Events before there is a watermark to be ahead of."""
-_ACCEPT, _REJECT = 2, 3
-"""So many of the next records decide: as many that follow accept, as many that do not reject."""
+_ACCEPT, _REJECT = 16, 3
+"""So many later records that go there too accept an event at once; so many that do not, and are no fewer than those
+that do, reject it: a burst from one wrong clock vouches for itself in vain."""
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ class FileIntake:
         while self._held:
             held = self._held[0]
             accept = held.follow >= _ACCEPT or held.time <= self._newest + AHEAD
-            if not accept and held.stay < _REJECT:
+            if not accept and (held.stay < _REJECT or held.stay < held.follow):
                 return
             yield self._judged(self._held.pop(0), accept=accept)
 

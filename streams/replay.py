@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BufferedReader, RawIOBase
@@ -101,7 +102,8 @@ class Replay:
         self, lines: IO[bytes], chunk: int, on_rejected: OnRejected | None = None, on_chunk: OnChunk | None = None
     ) -> None:
         """Takes every line in, `chunk` at a time, and closes what is open at the end."""
-        numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
+        bare = (line.removeprefix(BOM_UTF8) if number == 1 else line for number, line in enumerate(lines, 1))
+        numbered = ((number, line.strip()) for number, line in enumerate(bare, 1))
         filled = ((number, line) for number, line in numbered if line)
         while part := list(islice(filled, chunk)):
             self._take(self._intake.admit(part), on_rejected)

@@ -10,7 +10,7 @@ _VICTIMS = ", ".join(f"'{attack.identity}'" for attack in ATTACKS)
 
 QUESTIONS = (
     (
-        "What did each victim spend before its block, and how many calls were refused after it?",
+        "What did each victim spend, and how many of its calls were refused?",
         ("identity", "calls", "usd", "refused"),
         f"""
         SELECT identity, countIf(error != 'tripswitch_denied'), round(sum(ifNull(cost_usd, 0)), 2),

@@ -126,7 +126,7 @@ def test_a_persons_order_holds_until_a_person_ends_it(story: Begin) -> None:
     s = story()
     [command] = s.order(0, "suspend")
     assert (command.manual, command.expires_at) == (True, None)
-    assert command.reason == "ann: because"
+    assert command.reason == "because"
     s.until(3 * 86_400)
     assert len(s.commands) == 1
     s.order(3 * 86_400 + 1, "restore")

@@ -131,3 +131,12 @@ def test_every_line_has_one_answer_however_the_file_is_cut(times: list[float], c
     assert set(admitted).isdisjoint(given_events[line - 1].id for line in rejected)
     again, rejected_again, _ = admit(given_events, chunk)
     assert (again, rejected_again) == (admitted, rejected)
+
+
+@pytest.mark.parametrize("burst", [2, 3, 10])
+def test_a_burst_of_one_wrong_clock_does_not_vouch_for_itself(burst: int) -> None:
+    times = [float(n) for n in range(60)]
+    times[20:20] = [20 + FAR + n / 10 for n in range(burst)]
+    admitted, rejected, _ = admit(events(times))
+    assert rejected == list(range(21, 21 + burst))
+    assert len(admitted) == 60
