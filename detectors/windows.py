@@ -20,7 +20,6 @@ BEHIND = 2_000
 """A bucket closes so many milliseconds behind the watermark."""
 TOLERATED = 900_000
 """An event later than this (ms) is in no total."""
-METRICS = ("tokens", "requests", "cost")
 
 # One slot more than the span needs, so that an event just ahead of the bucket that closes does not push out its past.
 _TENS, _MINUTES, _TEN_MINUTES = 8, 11, 7

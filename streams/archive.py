@@ -8,12 +8,11 @@ away nothing is lost: Kafka holds it.
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import faust
 
-from schemas.directory import Directory, read_directory
+from schemas.directory import Directory
 from sinks.clickhouse import TOPICS, ClickHouseSink, Record
 from streams.app import make_app
 from streams.gathering import gather
@@ -67,7 +66,6 @@ def __getattr__(name: str) -> faust.App:
     if name != "app":
         raise AttributeError(name)
     settings = read_settings()
-    directory = read_directory(Path(settings.directory)) if settings.directory else Directory()
-    app = make(make_sink(settings.clickhouse.url, directory), settings.kafka)
+    app = make(make_sink(settings.clickhouse.url, settings.known()), settings.kafka)
     globals()["app"] = app
     return app

@@ -19,7 +19,7 @@ from sinks.clickhouse import SchemaError
 from sinks.errors import Unreachable
 from sinks.killswitch import BadKey, Signer, new_keys
 from streams.policy import PolicyError, find_policy, read_policy
-from streams.settings import Settings, SettingsError, read_settings
+from streams.settings import SettingsError, read_settings
 
 USERS_MISTAKE = 2
 _SHOWN_REJECTS = 5
@@ -67,11 +67,6 @@ def _one_line() -> Iterator[None]:
         raise typer.Exit(USERS_MISTAKE) from error
 
 
-def _directory(path: Path | None, settings: Settings) -> Directory:
-    chosen = path or (Path(settings.directory) if settings.directory else None)
-    return read_directory(chosen) if chosen else Directory()
-
-
 @app.command()
 def replay(
     events: Annotated[str, typer.Argument(help="A .jsonl or .jsonl.gz file of usage events, or - for standard input.")],
@@ -91,7 +86,7 @@ def replay(
 
     with _one_line():
         loaded = read_policy(find_policy(policy_file))
-        known = _directory(directory, read_settings())
+        known = read_directory(directory) if directory else read_settings().known()
         rejected = [0]
 
         def on_rejected(line: int, reason: str) -> None:

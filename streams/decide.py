@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from responses import Decider, Outcome
 from schemas.command import Command
-from schemas.directory import Directory, read_directory
+from schemas.directory import Directory
 from schemas.finding import Tick, decode_signal, encode
 from schemas.request import decode_request
 from schemas.times import format_millis, parse_millis
@@ -130,11 +130,10 @@ def __getattr__(name: str) -> faust.App:
         raise AttributeError(name)
     settings = read_settings()
     policy = read_policy(find_policy(settings.policy))
-    directory = read_directory(Path(settings.directory)) if settings.directory else Directory()
     signing = settings.signing
     signer = Signer.read(Path(signing.key), issuer=signing.issuer, contact=policy.policy.response.contact)
     verifier = Verifier.read(Path(signing.jwks))
     known = in_force(settings.kafka, verifier)
-    app = make(Decision(policy, directory, signer, verifier, known), settings.kafka)
+    app = make(Decision(policy, settings.known(), signer, verifier, known), settings.kafka)
     globals()["app"] = app
     return app

@@ -8,7 +8,6 @@ committed. A crash between 3 and 4 publishes again what has the same id.
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import faust
@@ -17,7 +16,7 @@ from faust.types import TP
 from detectors import Partition, Told, compile_kernels
 from schemas.batch import to_batch
 from schemas.decoding import Malformed
-from schemas.directory import Directory, read_directory
+from schemas.directory import Directory
 from schemas.finding import Tick, decode_signal, encode
 from schemas.times import format_millis, parse_millis, to_millis
 from schemas.topics import DEAD_LETTERS, SIGNALS, USAGE
@@ -143,10 +142,9 @@ def __getattr__(name: str) -> faust.App:
     if name != "app":
         raise AttributeError(name)
     settings = read_settings()
-    directory = read_directory(Path(settings.directory)) if settings.directory else Directory()
     policy = read_policy(find_policy(settings.policy))
     # Before the group is joined: a worker that compiles while it should heartbeat is taken for dead.
     compile_kernels(policy.for_detectors)
-    app = make(Detection(policy, directory), settings.kafka)
+    app = make(Detection(policy, settings.known()), settings.kafka)
     globals()["app"] = app
     return app

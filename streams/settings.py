@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from schemas.directory import Directory, read_directory
+
 
 class SettingsError(ValueError):
     """A setting that can't be used: says which, where it came from and what to do."""
@@ -76,6 +78,15 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     signing: Signing = Signing()
     policy: str | None = None
     directory: str | None = None
+
+    def known(self) -> Directory:
+        """The directory that the settings name; an empty one where they name none.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            DirectoryError: it is no directory.
+        """
+        return read_directory(Path(self.directory)) if self.directory else Directory()
 
 
 _VARIABLES = {

@@ -5,7 +5,6 @@ import shlex
 from schemas.times import format_millis, parse_millis
 
 SECTION_LIMIT = 3000
-HEADER_LIMIT = 150
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _CENT = 0.01
 _HUNDRED = 100
