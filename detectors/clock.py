@@ -3,15 +3,16 @@
 Everything here is a function of the records in their order; nothing reads the machine's clock.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from detectors.compiled import State, compiled
+from detectors.duplicates import Duplicates, Ids, Table, seen_before, turn
 from schemas.batch import Batch, Flags, Hashes, Ints
 
-DUPLICATE_HORIZON = 600_000
-"""Milliseconds of event time within which a second delivery is dropped."""
 _RECENT = 8
 _REACHED_BY = 3
 """The watermark is the greatest time that 3 of the last 8 records reached: one wrong clock moves nobody."""
@@ -26,7 +27,6 @@ _SKEW_SPREAD = 5_000
 
 _STATE = np.dtype([
     ("watermark", "i8"), ("newest", "i8"), ("now", "i8"), ("records", "i8"), ("recent", "i8", (_RECENT,)),
-    ("generation", "i8"), ("active", "i8"), ("seen", "i8", (2,)),
 ])  # fmt: skip
 _SOURCE = np.dtype([("name", "u8"), ("count", "i8"), ("at", "i8"), ("skew", "i8"), ("samples", "i8", (_SAMPLES,))])
 
@@ -46,22 +46,6 @@ class _Records(NamedTuple):
     arrived: Ints
     unique: Hashes
     source: Hashes
-
-
-@compiled
-def _seen_before(tables: Hashes, seen: Ints, active: int, key: np.uint64) -> bool:
-    """Looks `key` up in both generations and adds it to the active one."""
-    mask = np.uint64(tables.shape[1] - 1)
-    for which in (1 - active, active):
-        at = key & mask
-        while tables[which, at] != 0:
-            if tables[which, at] == key:
-                return True
-            at = (at + np.uint64(1)) & mask
-        if which == active:
-            tables[which, at] = key
-            seen[active] += 1
-    return False
 
 
 @compiled
@@ -91,11 +75,27 @@ def _skew_of(sources: State, name: np.uint64, time: int, arrived: int) -> int:
 
 
 @compiled
-def _advance(state: State, tables: Hashes, sources: State, records: _Records, out: Ticked) -> None:
+def _reached(recent: Ints, count: int) -> int:
+    """The time that `_REACHED_BY` of the last `count` records reached."""
+    first = second = third = recent[0]
+    second = third = np.iinfo(np.int64).min
+    for k in range(1, count):
+        t = recent[k]
+        if t > first:
+            first, second, third = t, first, second
+        elif t > second:
+            second, third = t, second
+        elif t > third:
+            third = t
+    return int(third)
+
+
+@compiled
+def _advance(state: State, seen: Table, sources: State, records: _Records, out: Ticked) -> None:
     me = state[0]
     for i in range(len(records.time)):
         t = records.time[i]
-        if _seen_before(tables, me.seen, me.active, records.unique[i]):
+        if seen_before(seen, records.unique[i]):
             out.duplicate[i] = True
         else:
             if records.arrived[i] > 0:
@@ -103,17 +103,11 @@ def _advance(state: State, tables: Hashes, sources: State, records: _Records, ou
             me.recent[me.records % _RECENT] = t
             me.records += 1
             if me.records >= _REACHED_BY:
-                filled = me.recent[: min(me.records, _RECENT)]
-                reached = np.sort(filled)[len(filled) - _REACHED_BY]
-                me.watermark = max(me.watermark, reached)
+                me.watermark = max(me.watermark, _reached(me.recent, min(me.records, _RECENT)))
             # Later than anything seen before: a run over a prefix of the records decides the same up to its end.
             me.now = max(me.newest + 1, t, me.now)
             me.newest = max(me.newest, t)
-            if me.watermark - me.generation >= DUPLICATE_HORIZON:
-                me.generation = me.watermark
-                me.active = 1 - me.active
-                tables[me.active, :] = 0
-                me.seen[me.active] = 0
+            turn(seen, me.watermark)
         out.time[i] = t
         out.watermark[i] = me.watermark
         out.now[i] = me.now
@@ -125,7 +119,7 @@ class Clock:
     def __init__(self) -> None:
         self._state = np.zeros(1, _STATE)
         self._state["watermark"] = self._state["newest"] = self._state["now"] = np.iinfo(np.int64).min // 2
-        self._tables = np.zeros((2, 1 << 12), np.uint64)
+        self._duplicates = Duplicates()
         self._sources = np.zeros(_SOURCES, _SOURCE)
 
     @property
@@ -146,10 +140,10 @@ class Clock:
     def tick(self, batch: Batch) -> Ticked:
         """Advances over `batch`."""
         n = len(batch)
-        self._make_room(n)
+        self._duplicates.make_room(n)
         out = Ticked(np.empty(n, np.int64), np.zeros(n, np.bool_), np.empty(n, np.int64), np.empty(n, np.int64))
         records = _Records(batch.time, batch.arrived, batch.unique, batch.source)
-        _advance(self._state, self._tables, self._sources, records, out)
+        _advance(self._state, self._duplicates.table, self._sources, records, out)
         return out
 
     def idle_until(self, moment: int) -> int:
@@ -158,26 +152,33 @@ class Clock:
         self._state["now"] = max(self.newest + 1, self.now, moment)
         return self.now
 
-    def _make_room(self, coming: int) -> None:
-        """Keeps both generations' tables at most half full, whatever the batch holds."""
-        size = self._tables.shape[1]
-        needed = 2 * (int(self._state["seen"].max()) + coming)
-        if needed <= size:
-            return
-        while size < needed:
-            size *= 2
-        grown = np.zeros((2, size), np.uint64)
-        _rehash(self._tables, grown)
-        self._tables = grown
+    # -- saved state ----------------------------------------------------------------------------------------------
+
+    def save(self) -> "SavedClock":
+        """Everything but the ids of the last records, which `news` has."""
+        used = np.flatnonzero(self._sources["count"])
+        return SavedClock(
+            self._state.tobytes(),
+            used.astype(np.int64).tobytes(),
+            self._sources[used].tobytes(),
+            self._duplicates.state,
+        )
+
+    def news(self, *, everything: bool = False) -> list[Ids]:
+        """The ids of the records that came since this was last asked, or of all that are still remembered."""
+        return self._duplicates.news(everything=everything)
+
+    def restore(self, saved: "SavedClock", ids: Iterable[Ids]) -> None:
+        """Takes up where a clock that was saved stood."""
+        self._state = np.frombuffer(saved.state, _STATE).copy()
+        self._sources[np.frombuffer(saved.used, np.int64)] = np.frombuffer(saved.sources, _SOURCE)
+        self._duplicates.restore(saved.duplicates, ids)
 
 
-@compiled
-def _rehash(old: Hashes, new: Hashes) -> None:
-    mask = np.uint64(new.shape[1] - 1)
-    for which in range(2):
-        for key in old[which]:
-            if key != 0:
-                at = key & mask
-                while new[which, at] != 0:
-                    at = (at + np.uint64(1)) & mask
-                new[which, at] = key
+class SavedClock(Struct, frozen=True, array_like=True):
+    """A clock's state as bytes; `used` are the positions of the sources whose clocks are known."""
+
+    state: bytes
+    used: bytes
+    sources: bytes
+    duplicates: bytes

@@ -1,5 +1,6 @@
 """One partition's detection: usage events in, findings and tenants' sums out."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -7,24 +8,29 @@ import numpy as np
 from msgspec import Struct
 from xxhash import xxh3_64_hexdigest
 
+from detectors.buckets import BEHIND, BUCKET
 from detectors.clock import Clock
 from detectors.geo_shift import Config as GeoShiftConfig
 from detectors.geo_shift import GeoShift
-from detectors.identities import Identities
+from detectors.identities import Identities, Standing
 from detectors.loop import Config as LoopConfig
 from detectors.loop import Loop
+from detectors.saved import Saved
 from detectors.spike import Config as SpikeConfig
 from detectors.spike import Spike
 from detectors.view import Detector, Raised, View
-from detectors.windows import BEHIND, BUCKET, Windows
+from detectors.windows import Windows
 from schemas.batch import Batch, Flags, Ints, to_batch
 from schemas.directory import Directory
 from schemas.finding import Cause, Evidence, Finding, TenantBucket
+from schemas.piece import Checkpoint
 from schemas.times import EPOCH, format_millis
 from schemas.usage import UsageData, UsageEvent
 
 DETECTORS = (Spike, Loop, GeoShift)
 """In the order in which they speak where one event triggers several."""
+_FREE_EVERY = 3_600_000
+"""Milliseconds of event time."""
 
 
 class Config(Struct, frozen=True):
@@ -48,14 +54,6 @@ Order = tuple[int, int, int, int]
 """Where a signal belongs: the position that brought it, closings before events, the closing, the detector."""
 
 
-class Standing(NamedTuple):
-    """What an identity's last event said of it."""
-
-    workload: str | None
-    credential_id: str | None
-    identity_trust: str | None
-
-
 class Told(NamedTuple):
     """A signal and the position in the batch of the event that brought it."""
 
@@ -74,14 +72,15 @@ class Partition:
         self._clock = Clock()
         self._windows = Windows()
         self._detectors: tuple[Detector, ...] = (Spike(config.spike), Loop(config.loop), GeoShift(config.geo_shift))
-        self._standings: list[Standing] = []
+        self._saved = Saved(self._identities, self._clock, self._windows, self._detectors)
+        self._free_at = 0
         self._empty = to_batch([], [], [])
         self.counts = Counts()
 
     @property
     def identities(self) -> int:
         """How many identities are known."""
-        return len(self._identities)
+        return self._identities.known
 
     @property
     def watermark(self) -> int:
@@ -108,7 +107,9 @@ class Partition:
         self.counts.late += int((velocities.late & ~ticked.duplicate).sum())
         view = View(batch, ticked, row, len(self._identities), velocities, closings)
         signals = self._signals(view, ticked.now)
-        self._remember_standings(view)
+        self._identities.remember(batch, row, self._speaks(view))
+        self._saved.touch(row, closings.row)
+        self._free_silent()
         return signals
 
     def idle_until(self, moment: int) -> list[Told]:
@@ -119,13 +120,41 @@ class Partition:
         velocities, _ = self._windows.advance(self._empty, ticked, rows, self._identities.tiebreak)
         closings = self._windows.close_until(self._clock.watermark, self._identities.tiebreak)
         view = View(self._empty, ticked, rows, len(self._identities), velocities, closings)
-        return self._signals(view, np.array([now]))
+        signals = self._signals(view, np.array([now]))
+        self._saved.touch(closings.row)
+        return signals
 
     def close(self) -> list[Told]:
         """Closes every open bucket: there will be no more records."""
         if not self._windows.pending:
             return []
         return self.idle_until(max(self._clock.now, self._clock.newest + BUCKET) + BEHIND)
+
+    def checkpoint(self) -> Checkpoint:
+        """What changed since the last one, and a slice of everything else, to be saved."""
+        return self._saved.checkpoint(self._free_at)
+
+    def restore(self, pieces: Iterable[bytes]) -> None:
+        """Makes of a new partition the one whose checkpoints are in `pieces`, in their order.
+
+        Raises:
+            StateError: a piece can't be read, or not by this version.
+        """
+        self._free_at = self._saved.restore(pieces)
+
+    def _free_silent(self) -> None:
+        """Frees the rows of identities that would be new ones if they came back. It shows in nothing but memory."""
+        if self.watermark < self._free_at:
+            return
+        self._free_at = self.watermark + _FREE_EVERY
+        gone = self._windows.silent(self.watermark, len(self._identities))
+        if len(gone):
+            for detector in self._detectors:
+                detector.forget(gone)
+            for rows in self._saved.components.values():
+                rows.array[gone] = np.zeros((), rows.array.dtype)
+            self._identities.free(gone.tolist())
+            self._saved.touch(gone)
 
     def _signals(self, view: View, now: Ints) -> list[Told]:
         told: list[tuple[Order, Finding | TenantBucket]] = []
@@ -138,7 +167,7 @@ class Partition:
         return [Told(order[0], signal) for order, signal in told]
 
     def _finding(self, view: View, detector: Detector, raised: Raised, now: int) -> Finding:
-        tenant, identity = self._identities.names[raised.row]
+        tenant, identity = self._identities.name(raised.row)
         standing = self._standing(view, raised)
         cause = None
         if raised.closing < 0:
@@ -187,15 +216,7 @@ class Partition:
         if raised.closing < 0:
             return _standing_in(view.batch.events[raised.at])
         before = np.flatnonzero((view.row[: raised.at] == raised.row) & self._speaks(view)[: raised.at])
-        return _standing_in(view.batch.events[before[-1]]) if len(before) else self._standings[raised.row]
-
-    def _remember_standings(self, view: View) -> None:
-        speaks_by_event = self._speaks(view).tolist()
-        for event, row, speaks in zip(view.batch.events, view.row.tolist(), speaks_by_event, strict=True):
-            if row >= len(self._standings):
-                self._standings.append(_standing_in(event))
-            elif speaks:
-                self._standings[row] = _standing_in(event)
+        return _standing_in(view.batch.events[before[-1]]) if len(before) else self._identities.standing(raised.row)
 
     @staticmethod
     def _speaks(view: View) -> Flags:
@@ -203,7 +224,7 @@ class Partition:
         return ~(view.ticked.duplicate | view.batch.excluded)
 
     def _buckets(self, view: View, now: Ints) -> list[tuple[Order, TenantBucket]]:
-        """The tenants' sums, in order of (end, tenant's first appearance)."""
+        """The tenants' sums, in order of (end, tenant)."""
         closings, names, out = view.closings, self._identities, []
         # Everything that ends at one moment closes at one event.
         starts = np.flatnonzero(np.diff(closings.end, prepend=-1)).tolist()
@@ -214,13 +235,15 @@ class Partition:
             failed, active = np.bincount(member, closings.failed[first:last], n), np.bincount(member)
             denied: dict[int, dict[str, int]] = {}
             for k in np.flatnonzero(closings.denied[first:last]).tolist():
-                _, identity = names.names[closings.row[first + k]]
+                _, identity = names.name(closings.row[first + k])
                 denied.setdefault(int(member[k]), {})[identity] = int(closings.denied[first + k])
-            for k, number in enumerate(numbers.tolist()):
+            decided, end = format_millis(int(now[at])), format_millis(int(closings.end[first]))
+            of = [names.tenants[number] for number in numbers.tolist()]
+            for rank, k in enumerate(sorted(range(n), key=of.__getitem__)):
                 bucket = TenantBucket(
-                    time=format_millis(int(now[at])),
-                    tenant=names.tenants[number],
-                    end=format_millis(int(closings.end[first])),
+                    time=decided,
+                    tenant=of[k],
+                    end=end,
                     partition=self._number,
                     identities=int(active[k]),
                     requests=int(requests[k]),
@@ -229,7 +252,7 @@ class Partition:
                     cost_usd=round(float(cost[k]), 9),
                     denied=denied.get(k, {}),
                 )
-                out.append(((at, 0, last, k), bucket))
+                out.append(((at, 0, last, rank), bucket))
         return out
 
 
@@ -244,4 +267,5 @@ def compile_kernels(config: Config) -> None:
     events = [UsageEvent(str(n), "s", "i", EPOCH + timedelta(seconds=n), data) for n in range(4096)]
     partition = Partition(0, config, Directory())
     partition.take(to_batch(events, range(len(events)), [0] * len(events)))
+    Partition(0, config, Directory()).restore(partition.checkpoint().pieces)
     partition.close()

@@ -8,26 +8,29 @@ from msgspec import Struct
 
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
-from detectors.view import Raised, View, amount, digest, short
+from detectors.view import Detector, Raised, View, amount, digest, short
 from schemas.batch import Codes, Flags, Floats, Hashes, Ints
 from schemas.bounds import Count, NotNegative, Positive, Some
 from schemas.finding import Kind
 
 _PLACES = 8
 _EARTH_KM = 6371.0
+_JUMPS = 30_000
+"""Counted at the most."""
 _ROW = np.dtype([
-    ("calls", "i8"), ("first", "i8"), ("here", "i8"), ("hours", "i4"), ("hour", "i8"),
-    ("country", "u8", (_PLACES,)), ("asn", "i8", (_PLACES,)), ("latitude", "f4", (_PLACES,)),
-    ("longitude", "f4", (_PLACES,)), ("accuracy", "f4", (_PLACES,)), ("seen", "i8", (_PLACES,)),
-    ("since", "i8", (_PLACES,)), ("count", "i4", (_PLACES,)), ("suspect", "i1", (_PLACES,)),
-    ("alternated", "i4", (_PLACES,)), ("told", "i1", (_PLACES,)), ("offset", "i8", (_PLACES,)),
-])  # fmt: skip
+    ("calls", "i8"), ("first", "i8"), ("hours", "i4"), ("hour", "i4"), ("here", "i8"),
+    ("country", "u8", (_PLACES,)), ("asn", "i8", (_PLACES,)), ("seen", "i8", (_PLACES,)), ("since", "i8", (_PLACES,)),
+    ("offset", "i8", (_PLACES,)), ("latitude", "f4", (_PLACES,)), ("longitude", "f4", (_PLACES,)),
+    ("accuracy", "f4", (_PLACES,)), ("count", "i4", (_PLACES,)), ("alternated", "i2", (_PLACES,)),
+    ("suspect", "i1", (_PLACES,)), ("told", "i1", (_PLACES,)),
+], align=True)  # fmt: skip
 _NEW_PLACE, _TRAVEL = 1, 2
 
 
 class _Calls(NamedTuple):
     row: Ints
     time: Ints
+    returned: Flags
     duplicate: Flags
     excluded: Flags
     offset: Ints
@@ -73,7 +76,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     trusted_after_hours: NotNegative
 
 
-class GeoShift:
+class GeoShift(Detector):
     """A network and a country that the identity never called from, and travel that nothing can travel.
 
     What it detects:
@@ -102,11 +105,16 @@ class GeoShift:
         self._config = config
         self.rows = Rows(_ROW)
 
+    @property
+    def components(self) -> dict[str, Rows]:
+        """One row per identity."""
+        return {"rows": self.rows}
+
     def judge(self, view: View) -> list[Raised]:
         """One finding when a place is told, and one when travel proves impossible."""
         batch, c, n = view.batch, self._config, len(view.batch)
         calls = _Calls(
-            view.row, view.ticked.time, view.ticked.duplicate, batch.excluded, batch.offset,
+            view.row, view.ticked.time, view.velocities.returned, view.ticked.duplicate, batch.excluded, batch.offset,
             batch.country, batch.asn, batch.latitude, batch.longitude, batch.accuracy,
         )  # fmt: skip
         limits = _Limits(
@@ -217,9 +225,17 @@ def _impossible(row: Row, here: int, there: int, t: int, limits: _Limits) -> boo
 
 
 @compiled
+def _count_jump(row: Row, place: int) -> None:
+    row.alternated[place] = min(row.alternated[place] + 1, _JUMPS)
+
+
+@compiled
 def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
     count = 0
+    blank = np.zeros(1, _ROW)
     for i in range(len(calls.row)):
+        if calls.returned[i]:
+            rows[calls.row[i]] = blank[0]
         if calls.duplicate[i] or calls.excluded[i] or calls.country[i] == 0 or calls.asn[i] < 0:
             continue
         row = rows[calls.row[i]]
@@ -240,7 +256,7 @@ def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
             and row.suspect[at] != row.suspect[here]
             and _impossible(row, here, at, t, limits)
         ):
-            row.alternated[at if row.suspect[at] == 1 else here] += 1
+            _count_jump(row, at if row.suspect[at] == 1 else here)
         row.here = at
         row.seen[at] = max(row.seen[at], t)
         row.count[at] += 1

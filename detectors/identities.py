@@ -1,82 +1,217 @@
-"""Which row of the state belongs to which identity. Each component keeps one structured array over the same rows."""
+"""Which row of the state belongs to which identity. Each component keeps structured arrays over the same rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from detectors.compiled import State
+from schemas.batch import TRUSTS, WORKLOADS, Batch, Flags, Ints
 from schemas.directory import Directory
 from schemas.usage import UsageEvent
 
-
-class Identities:
-    """(tenant, subject) to row numbers, dense from 0 in order of first appearance."""
-
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
-        self._rows: dict[tuple[str | None, str], int] = {}
-        self.names: list[tuple[str, str]] = []
-        """(tenant, subject) by row."""
-        self.tenants: list[str] = []
-        """Tenants by number, in order of first appearance."""
-        self._tenant_numbers: dict[str, int] = {}
-        self._columns = Rows(np.dtype([("tiebreak", "i8"), ("tenant", "i8")]))
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def rows(self, events: Sequence[UsageEvent]) -> NDArray[np.int64]:
-        """The row of each event's identity; new identities get the next ones."""
-        known = self._rows
-        out = np.empty(len(events), np.int64)
-        for i, event in enumerate(events):
-            key = (event.data.tenant, event.subject)
-            row = known.get(key)
-            out[i] = self._admit(key) if row is None else row
-        return out
-
-    @property
-    def tiebreak(self) -> NDArray[np.int64]:
-        """By row: a hash of the identity, which orders identities the same wherever they were admitted."""
-        return self._columns.array["tiebreak"][: len(self.names)]
-
-    @property
-    def tenant(self) -> NDArray[np.int64]:
-        """By row: the tenant's number."""
-        return self._columns.array["tenant"][: len(self.names)]
-
-    def _admit(self, key: tuple[str | None, str]) -> int:
-        tenant = key[0] or self._directory.tenant_of(key[1])
-        full = (tenant, key[1])
-        # The same identity with and without its tenant named is one row.
-        row = self._rows.get(full)
-        if row is None:
-            row = len(self.names)
-            self.names.append(full)
-            self._rows[full] = row
-            number = self._tenant_numbers.setdefault(tenant, len(self.tenants))
-            if number == len(self.tenants):
-                self.tenants.append(tenant)
-            self._columns.reach(row + 1)[row] = (xxh3_64_intdigest("\0".join(full).encode()) >> 1, number)
-        self._rows[key] = row
-        return row
+_ROW = np.dtype(
+    [("tiebreak", "i8"), ("tenant", "i8"), ("credential", "u8"), ("declared", "i1"), ("trust", "i1")], align=True
+)
 
 
 class Rows:
-    """A component's state: a structured array that grows by doubling and starts each row as `blank` says."""
+    """A component's state: a structured array that grows by doubling. A row of zeros is a blank one, so that memory
+    which no identity has reached yet is never touched."""
 
-    def __init__(self, dtype: np.dtype[np.void], blank: Callable[[NDArray[np.void]], None] | None = None) -> None:
-        self._blank = blank
-        self.array = np.zeros(0, dtype)
+    def __init__(self, dtype: np.dtype[np.void]) -> None:
+        if dtype.itemsize % 8:
+            raise ValueError(f"a row of {dtype.itemsize} bytes is no whole number of 64-bit words: {dtype}")
+        self.array: State = np.zeros(0, dtype)
 
-    def reach(self, count: int) -> NDArray[np.void]:
+    def reach(self, count: int) -> State:
         """The array, grown so that it has at least `count` rows."""
         have = len(self.array)
         if count > have:
             grown = np.zeros(max(count, 2 * have, 256), self.array.dtype)
             grown[:have] = self.array
-            if self._blank is not None:
-                self._blank(grown[have:])
             self.array = grown
         return self.array
+
+    @property
+    def words(self) -> NDArray[np.uint64]:
+        """The same memory as words, shape rows by words."""
+        return self.array.view(np.uint64).reshape(len(self.array), self.array.dtype.itemsize // 8)
+
+
+class Standing(NamedTuple):
+    """What an identity's last event said of it."""
+
+    workload: str | None
+    credential_id: str | None
+    identity_trust: str | None
+
+
+class Names(Struct, array_like=True):
+    """What of some identities is no number, by column: their rows (int64), their names (both None: the row is free)
+    and their credentials."""
+
+    rows: bytes
+    tenants: list[str | None]
+    subjects: list[str | None]
+    credentials: list[str | None]
+
+
+class Identities:
+    """(tenant, subject) to row numbers, dense from 0; the rows of identities that were freed are given out again."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._rows: dict[tuple[str | None, str], int] = {}
+        self._names: list[tuple[str, str] | None] = []
+        self._credentials: list[str | None] = []
+        self._free: list[int] = []
+        self.tenants: list[str] = []
+        """Tenants by number, in order of first appearance."""
+        self._tenant_numbers: dict[str, int] = {}
+        self._columns = Rows(_ROW)
+        self._renamed: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @property
+    def known(self) -> int:
+        """How many identities there are: rows that are not free."""
+        return len(self._names) - len(self._free)
+
+    def name(self, row: int) -> tuple[str, str]:
+        """The (tenant, subject) of a row that is not free."""
+        name = self._names[row]
+        if name is None:
+            raise LookupError(f"row {row} is free")
+        return name
+
+    def rows(self, events: Sequence[UsageEvent]) -> Ints:
+        """The row of each event's identity; new identities get free rows, or the next ones."""
+        keys = [(event.data.tenant, event.subject) for event in events]
+        rows = list(map(self._rows.get, keys))
+        if None in rows:
+            first = len(self._names)
+            rows = [self._admit(key) if row is None else row for key, row in zip(keys, rows, strict=True)]
+            self._enter(range(first, len(self._names)))
+        return np.array(rows, np.int64)
+
+    @property
+    def tiebreak(self) -> Ints:
+        """By row: a hash of the identity, which orders identities the same wherever they were admitted."""
+        return self._columns.array["tiebreak"][: len(self._names)]
+
+    @property
+    def tenant(self) -> Ints:
+        """By row: the tenant's number."""
+        return self._columns.array["tenant"][: len(self._names)]
+
+    def standing(self, row: int) -> Standing:
+        """What the row's last event that was evidence said."""
+        columns = self._columns.array[row]
+        declared = int(columns["declared"])
+        workload = WORKLOADS[declared - 1] if declared else None
+        return Standing(workload, self._credentials[row], TRUSTS[int(columns["trust"])])
+
+    def remember(self, batch: Batch, row: Ints, speaks: Flags) -> None:
+        """Takes note of what the last event of each identity said, of those that speak for it."""
+        told = np.flatnonzero(speaks)
+        if not len(told):
+            return
+        columns, who = self._columns.array, row[told]
+        # Of events of one identity the last one wins: numpy assigns in order.
+        columns["declared"][who] = batch.declared[told] + 1
+        columns["trust"][who] = batch.trust[told]
+        for at in told[columns["credential"][who] != batch.credential[told]].tolist():
+            self._credentials[row[at]] = batch.events[at].data.credential_id
+            self._renamed.add(int(row[at]))
+        columns["credential"][who] = batch.credential[told]
+
+    def free(self, rows: Iterable[int]) -> None:
+        """Forgets whose these rows were."""
+        for row in rows:
+            tenant, subject = self.name(row)
+            for key in ((tenant, subject), (None, subject)):
+                if self._rows.get(key) == row:
+                    del self._rows[key]
+            self._names[row] = None
+            self._credentials[row] = None
+            self._columns.array[row] = np.zeros((), _ROW)
+            self._free.append(row)
+            self._renamed.add(row)
+
+    # -- saved state ----------------------------------------------------------------------------------------------
+
+    def renamed(self) -> Ints:
+        """The rows whose names changed since this was last asked, in order."""
+        rows, self._renamed = sorted(self._renamed), set()
+        return np.array(rows, np.int64)
+
+    def named(self, rows: Ints) -> Names:
+        """The names of `rows`."""
+        numbers = rows.tolist()
+        names = [self._names[row] or (None, None) for row in numbers]
+        tenants, subjects = ([name[part] for name in names] for part in (0, 1))
+        return Names(rows.tobytes(), tenants, subjects, [self._credentials[row] for row in numbers])
+
+    def adopt(self, names: Names) -> None:
+        """Takes saved names in; a later one of a row replaces it. `adopted` ends it."""
+        rows = np.frombuffer(names.rows, np.int64)
+        more = int(rows.max(initial=-1)) + 1 - len(self._names)
+        self._names += [None] * more
+        self._credentials += [None] * more
+        columns = zip(rows.tolist(), names.tenants, names.subjects, names.credentials, strict=True)
+        for row, tenant, subject, credential in columns:
+            self._names[row] = None if tenant is None or subject is None else (tenant, subject)
+            self._credentials[row] = credential
+
+    def adopted(self) -> None:
+        """Saved names and columns are in: makes what follows from them. What is not named is free."""
+        self._rows = {name: row for row, name in enumerate(self._names) if name is not None}
+        self._free = [row for row, name in enumerate(self._names) if name is None]
+        self._enter(list(self._rows.values()))
+
+    @property
+    def columns(self) -> Rows:
+        """What of an identity is a number."""
+        return self._columns
+
+    def _admit(self, key: tuple[str | None, str]) -> int:
+        tenant = key[0] or self._directory.tenant_of(key[1])
+        name = (tenant, key[1])
+        # The same identity with and without its tenant named is one row.
+        row = self._rows.get(name)
+        if row is None:
+            if self._free:
+                row = self._free.pop()
+                self._names[row] = name
+                self._enter([row])
+            else:
+                row = len(self._names)
+                self._names.append(name)
+                self._credentials.append(None)
+            self._rows[name] = row
+            self._renamed.add(row)
+        self._rows[key] = row
+        return row
+
+    def _enter(self, rows: Sequence[int]) -> None:
+        """Fills in the columns of rows that have just been named."""
+        if not rows:
+            return
+        columns = self._columns.reach(len(self._names))
+        names = [self.name(row) for row in rows]
+        numbers = self._tenant_numbers
+        for tenant, _ in names:
+            if tenant not in numbers:
+                numbers[tenant] = len(numbers)
+                self.tenants.append(tenant)
+        which = np.asarray(rows)
+        columns["tiebreak"][which] = (
+            np.array([xxh3_64_intdigest("\0".join(name).encode()) for name in names], np.uint64) >> 1
+        )
+        columns["tenant"][which] = [numbers[tenant] for tenant, _ in names]

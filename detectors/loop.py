@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
-from detectors.view import Raised, View, amount, digest, short
+from detectors.view import Detector, Raised, View, amount, digest, short
 from schemas.batch import Codes, Flags, Floats, Hashes, Ints
 from schemas.bounds import NotNegative, Positive, Some
 from schemas.finding import Kind
@@ -19,7 +19,7 @@ _ROW = np.dtype([
     ("seen", "i8", (_PROMPTS,)), ("since", "i8", (_PROMPTS,)),
     ("session", "u8", (_SESSIONS,)), ("context", "f4", (_SESSIONS,)), ("step", "f4", (_SESSIONS,)),
     ("run", "i4", (_SESSIONS,)), ("last", "i8", (_SESSIONS,)),
-])  # fmt: skip
+], align=True)  # fmt: skip
 _REPEATS, _GROWTH = 1, 2
 _REPEATED = 2.5
 """Of a prompt's fading count: one honest re-run is no repeat."""
@@ -30,6 +30,7 @@ _UNNAMED_FACTOR = 3.0
 class _Calls(NamedTuple):
     row: Ints
     time: Ints
+    returned: Flags
     duplicate: Flags
     excluded: Flags
     offset: Ints
@@ -77,7 +78,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("what blocks must not be less than what is told: `block_repeats`, `block_growth_steps`")
 
 
-class Loop:
+class Loop(Detector):
     """Identical prompts at machine pace, cycles of a few prompts, and a context that grows by the same step.
 
     What it detects:
@@ -105,11 +106,16 @@ class Loop:
         self._config = config
         self.rows = Rows(_ROW)
 
+    @property
+    def components(self) -> dict[str, Rows]:
+        """One row per identity."""
+        return {"rows": self.rows}
+
     def judge(self, view: View) -> list[Raised]:
         """One finding when a loop is first told, one when it is long enough to block, then one a minute."""
         batch, c, n = view.batch, self._config, len(view.batch)
         calls = _Calls(
-            view.row, view.ticked.time, view.ticked.duplicate, batch.excluded, batch.offset,
+            view.row, view.ticked.time, view.velocities.returned, view.ticked.duplicate, batch.excluded, batch.offset,
             batch.fingerprint, batch.session, batch.input,
         )  # fmt: skip
         limits = _Limits(
@@ -226,7 +232,10 @@ def _grow(row: Row, key: np.uint64, t: int, context: float, tolerance: float, pa
 @compiled
 def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
     count = 0
+    blank = np.zeros(1, _ROW)
     for i in range(len(calls.row)):
+        if calls.returned[i]:
+            rows[calls.row[i]] = blank[0]
         if calls.duplicate[i] or calls.excluded[i]:
             continue
         row = rows[calls.row[i]]

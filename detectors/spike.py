@@ -1,24 +1,34 @@
 """Finds identities that use far more than they ever did."""
 
+from itertools import repeat
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 
+from detectors.buckets import BUCKET
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
 from detectors.models import CohortModel, VelocityModel
-from detectors.view import Raised, View, amount, digest
-from detectors.windows import BUCKET
+from detectors.view import Detector, Raised, View, amount, digest
 from schemas.batch import WORKLOADS, Codes, Flags, Floats, Ints
 from schemas.bounds import Count, NotNegative, Positive, Share
 from schemas.finding import Kind
 
 _ROW = np.dtype([
+    ("learnt", "i8"), ("since", "i8"), ("since_offset", "i8"), ("last", "i8"), ("shown", "i8"),
     ("record", "f4", (2, 3)), ("usual", "f4", (3,)), ("before", "f4", (3,)),
-    ("learnt", "i8"), ("closings", "i8"), ("hours", "i4"), ("hour", "i8"), ("workload", "i1"),
-    ("since", "i8"), ("since_offset", "i8"), ("last", "i8"), ("streak", "i4"), ("shown", "i8"),
+    ("closings", "i4"), ("hours", "i4"), ("hour", "i4"), ("streak", "i4"), ("workload", "i1"),
+], align=True)  # fmt: skip
+_TOLD = np.dtype([
+    ("mean", "f8"), ("variance", "f8"), ("told", "i8"), ("minutes", "i4"), ("gravity", "i4"),
 ])  # fmt: skip
+"""The identity's velocity model; when it was last told, and how grave it was."""
+_MODELLED_FROM = 10
+"""Closed buckets from which on an identity is busy enough for a model of its own."""
+_SAMPLE = 32
+"""Closed buckets of one end that cohorts learn from; every so many of more, in turn."""
 _SHOWN_EVERY = 5_000
 """Milliseconds between two looks of the models at an identity's events; its closed buckets are always looked at."""
 _QUIET = 90_000
@@ -37,13 +47,15 @@ class _Calls(NamedTuple):
     row: Ints
     time: Ints
     skip: Flags
+    returned: Flags
     offset: Ints
     workload: Codes
     minute: Floats
 
 
 class _Closed(NamedTuple):
-    """Closed buckets, and what the kernel says of each: whether it lies in an excursion, and its workload class."""
+    """Closed buckets, and what the kernel says of each: its workload class, and whether the identity's model, and
+    the cohort's, are to learn from it."""
 
     at: Ints
     row: Ints
@@ -51,8 +63,9 @@ class _Closed(NamedTuple):
     calls: Ints
     minute: Floats
     tenmin: Floats
-    excess: Flags
     workload: Codes
+    own: Flags
+    sample: Flags
 
 
 class _Candidates(NamedTuple):
@@ -113,7 +126,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     agent: ClassConfig
 
 
-class Spike:
+class Spike(Detector):
     """Token, request or cost velocity far above the identity's own record.
 
     What it detects:
@@ -141,6 +154,7 @@ class Spike:
     def __init__(self, config: Config) -> None:
         self._config = config
         self.rows = Rows(_ROW)
+        self.told = Rows(_TOLD)
         classes = (config.interactive, config.batch, config.agent)
         self._limits = _Limits(
             ratio=np.array([c.ratio for c in classes]),
@@ -152,45 +166,106 @@ class Spike:
             adapt=config.adapt_hours * 3_600_000,
         )
         self._models: dict[int, VelocityModel] = {}
-        self._told: dict[int, tuple[int, int]] = {}
-        """By row: when it was last told, and how grave it was."""
+        """Those of the identities that were busy last; those of the others are in their rows alone."""
+        self._unsettled: set[int] = set()
         self._cohorts = [CohortModel(config.cohort_quantile) for _ in WORKLOADS]
+
+    @property
+    def components(self) -> dict[str, Rows]:
+        """The rows of records, and those of models."""
+        return {"records": self.rows, "models": self.told}
 
     def judge(self, view: View) -> list[Raised]:
         """A finding when a spike is told, one when it becomes extreme and lasting, then one a minute."""
         n, m = len(view.batch), len(view.closings.row)
         velocities, k = view.velocities, view.closings
         skip = view.ticked.duplicate | view.batch.excluded | velocities.late
-        calls = _Calls(view.row, view.ticked.time, skip, view.batch.offset, view.batch.workload, velocities.minute)
-        closed = _Closed(k.at, k.row, k.end, k.calls, k.minute, k.tenmin, np.zeros(m, np.bool_), np.empty(m, np.int8))
+        calls = _Calls(
+            view.row, view.ticked.time, skip, velocities.returned, view.batch.offset, view.batch.workload,
+            velocities.minute,
+        )  # fmt: skip
+        own, sample = np.zeros(m, np.bool_), np.zeros(m, np.bool_)
+        closed = _Closed(k.at, k.row, k.end, k.calls, k.minute, k.tenmin, np.zeros(m, np.int8), own, sample)
         at, closing, channel = (np.empty(n + m, np.int64) for _ in range(3))
         found = _Candidates(at, closing, channel, np.empty(n + m), np.empty(n + m, np.bool_), np.empty(n + m, _ROW))
+        self.told.reach(view.identities)
         count = _judge(self.rows.reach(view.identities), calls, closed, self._limits, found)
+        lessons = self._lessons(view, closed)
         out: list[Raised] = []
-        learnt = 0
         for j in range(count):
             # The models answer as they stood then: after every bucket that had closed, before the one in question.
-            until = int(closing[j]) if closing[j] >= 0 else int(np.searchsorted(closed.at, at[j], side="right"))
-            self._learn(closed, learnt, until)
-            learnt = max(learnt, until)
+            before = (int(at[j]), 0, int(closing[j])) if closing[j] >= 0 else (int(at[j]), 2, 0)
+            while lessons and lessons[-1] < before:
+                self._learn(closed, view.row, lessons.pop())
             raised = self._confirmed(view, found, j)
             if raised is not None:
                 out.append(raised)
-        self._learn(closed, learnt, m)
+        while lessons:
+            self._learn(closed, view.row, lessons.pop())
         return out
 
-    def _learn(self, closed: _Closed, first: int, last: int) -> None:
-        """Shows closed buckets `first` to `last` to the River models, but for those in excess."""
-        requests = closed.minute[first:last, 1].tolist()
-        for k, (row, made) in enumerate(zip(closed.row[first:last].tolist(), requests, strict=True), first):
-            if closed.excess[k]:
-                continue
-            self._cohorts[closed.workload[k]].learn(made)
-            model = self._models.get(row)
-            if model is None and len(self._models) < self._config.model_identities:
-                model = self._models[row] = VelocityModel()
-            if model is not None:
-                model.learn(made)
+    @staticmethod
+    def _lessons(view: View, closed: _Closed) -> list[tuple[int, int, int]]:
+        """What the models are to learn, last things first: (position, 0, closed bucket), and (position, 1, 0) where
+        an identity comes back as a new one."""
+        which = np.flatnonzero(closed.own | closed.sample)[::-1]
+        lessons = list(zip(closed.at[which].tolist(), repeat(0), which.tolist(), strict=False))
+        if view.velocities.returned.any():
+            lessons += [(at, 1, 0) for at in np.flatnonzero(view.velocities.returned).tolist()]
+            lessons.sort(reverse=True)
+        return lessons
+
+    def _learn(self, closed: _Closed, rows: Ints, lesson: tuple[int, int, int]) -> None:
+        at, returned, k = lesson
+        if returned:
+            self.forget(rows[at : at + 1])
+            return
+        requests = float(closed.minute[k, _REQUESTS])
+        if closed.sample[k]:
+            self._cohorts[closed.workload[k]].learn(requests)
+        if closed.own[k]:
+            row = int(closed.row[k])
+            self._model(row).learn(requests)
+            self._unsettled.add(row)
+
+    def _model(self, row: int) -> VelocityModel:
+        """The model of a row's identity. The one that was made first goes back to its row when they are too many."""
+        model = self._models.get(row)
+        if model is None:
+            held = self.told.array[row]
+            model = VelocityModel(int(held["minutes"]), float(held["mean"]), float(held["variance"]))
+            self._models[row] = model
+            if len(self._models) > self._config.model_identities:
+                self._settle(next(iter(self._models)))
+                del self._models[next(iter(self._models))]
+        return model
+
+    def _settle(self, row: int) -> None:
+        model = self._models.get(row)
+        if model is not None:
+            held = self.told.array[row]
+            held["minutes"], held["mean"], held["variance"] = model.scalars
+
+    def settle(self) -> None:
+        """Writes the models that learnt since this was last asked into their rows."""
+        for row in self._unsettled:
+            self._settle(row)
+        self._unsettled.clear()
+
+    def forget(self, rows: Ints) -> None:
+        """Forgets the models of `rows`."""
+        for row in rows.tolist():
+            self._models.pop(row, None)
+        self.told.array[rows] = np.zeros((), _TOLD)
+
+    def save_shared(self) -> bytes:
+        """The cohorts' models."""
+        return msgspec.msgpack.encode([cohort.bins for cohort in self._cohorts])
+
+    def restore_shared(self, saved: bytes) -> None:
+        """Makes the cohorts' models again."""
+        cohorts = msgspec.msgpack.decode(saved, type=list[list[tuple[float, float, float]]])
+        self._cohorts = [CohortModel(self._config.cohort_quantile, bins) for bins in cohorts]
 
     def _confirmed(self, view: View, found: _Candidates, j: int) -> Raised | None:
         """What the models say of a candidate; None where they find it usual, or it was told a moment ago."""
@@ -203,10 +278,9 @@ class Spike:
             number, now = int(view.closings.row[closing]), int(view.closings.end[closing])
             sums = [view.closings.minute[closing], view.closings.tenmin[closing]]
         tokens, requests, spend = sums[0].tolist()
-        model = self._models.get(number)
-        known = model is not None and model.count >= c.model_warm_up
-        deviations = model.score(requests, c.model_warm_up) if model is not None else 0.0
-        if metric == _REQUESTS and span == 0 and known and deviations < c.deviations:
+        model = self._model(number)
+        deviations = model.score(requests, c.model_warm_up)
+        if metric == _REQUESTS and span == 0 and model.count >= c.model_warm_up and deviations < c.deviations:
             return None
         if metric == _REQUESTS and not warm and requests <= self._cohorts[int(row["workload"])].reach(c.cohort_warm_up):
             return None
@@ -245,16 +319,17 @@ class Spike:
                 "ratio": round(ratio, 3),
                 "deviations": round(deviations, 3),
                 "warm": int(warm),
-                "usual_requests_per_minute": round(model.usual, 3) if model is not None else 0.0,
+                "usual_requests_per_minute": round(model.usual, 3),
             },
         )
 
     def _news(self, number: int, now: int, gravity: int) -> bool:
         """Whether an identity's excess is told again: after a while, or because it became graver."""
-        told, before = self._told.get(number, (-_DAY, 0))
-        if now - told < self._config.repeat_finding_seconds * 1000 and gravity <= before:
+        held = self.told.array[number]
+        again = self._config.repeat_finding_seconds * 1000
+        if held["gravity"] and now - held["told"] < again and gravity <= held["gravity"]:
             return False
-        self._told[number] = (now, gravity)
+        held["told"], held["gravity"] = now, gravity
         return True
 
 
@@ -323,14 +398,29 @@ def _tell(
 
 
 @compiled
+def _sample(closed: _Closed) -> None:
+    """Chooses the closed buckets that cohorts learn from: `_SAMPLE` or so of each end."""
+    first = 0
+    for k in range(1, len(closed.end) + 1):
+        if k == len(closed.end) or closed.end[k] != closed.end[first]:
+            stride = (k - first) // _SAMPLE + 1
+            turn = (closed.end[first] // BUCKET) % stride
+            for j in range(first, k):
+                closed.sample[j] = (j - first) % stride == turn
+            first = k
+
+
+@compiled
 def _judge(rows: State, calls: _Calls, closed: _Closed, limits: _Limits, found: _Candidates) -> int:
     count, k, n = 0, 0, len(calls.row)
+    _sample(closed)
     sums = np.zeros((2, 3))
+    blank = np.zeros(1, _ROW)
     for i in range(n + 1):
         while k < len(closed.row) and closed.at[k] == i:
-            closed.excess[k] = True
             if closed.calls[k] == 0:
                 # Refused calls are no history: neither hours nor zeros to be measured against.
+                closed.sample[k] = False
                 k += 1
                 continue
             row = rows[closed.row[k]]
@@ -351,8 +441,9 @@ def _judge(rows: State, calls: _Calls, closed: _Closed, limits: _Limits, found: 
             if not inside:
                 for metric in range(3):
                     row.usual[metric] += (sums[0, metric] - row.usual[metric]) * max(0.02, 1.0 / row.closings)
-            closed.excess[k] = inside
             closed.workload[k] = workload
+            closed.own[k] = not inside and row.closings >= _MODELLED_FROM
+            closed.sample[k] = closed.sample[k] and not inside
             if excess:
                 _excursion(row, end - BUCKET, calls.offset[i] if i < n else -1)
                 row.streak += 1
@@ -360,6 +451,8 @@ def _judge(rows: State, calls: _Calls, closed: _Closed, limits: _Limits, found: 
             else:
                 row.streak = 0
             k += 1
+        if i < n and calls.returned[i]:
+            rows[calls.row[i]] = blank[0]
         if i == n or calls.skip[i]:
             continue
         row = rows[calls.row[i]]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_hexdigest
 
 from detectors.clock import Ticked
+from detectors.identities import Rows
 from detectors.windows import Closings, Velocities
 from schemas.batch import Batch, Ints
 from schemas.finding import Kind, Severity
@@ -54,15 +55,36 @@ class Raised(Struct, frozen=True):
 
 class Detector(Protocol):
     """Keeps what it needs per identity; judges batches in order. Answers depend on the records alone, however they
-    are cut into batches."""
+    are cut into batches. An identity that `returned` is a new one: its rows are blanked where the batch says so."""
 
     name: str
     kind: Kind
     version: int
 
+    @property
+    def components(self) -> dict[str, Rows]:
+        """Its state: structured arrays over the identities' rows, by name."""
+        ...
+
     def judge(self, view: View) -> list[Raised]:
         """Scores, then learns, every event and closed bucket of `view`."""
         ...
+
+    def settle(self) -> None:
+        """Brings what it keeps of identities elsewhere into the components, which are about to be saved."""
+        return
+
+    def forget(self, rows: Ints) -> None:  # noqa: ARG002
+        """Forgets what it keeps of `rows` outside the components, which are blanked by whoever asks."""
+        return
+
+    def save_shared(self) -> bytes:
+        """What belongs to no single identity."""
+        return b""
+
+    def restore_shared(self, saved: bytes) -> None:  # noqa: ARG002
+        """Takes what `save_shared` gave."""
+        return
 
 
 def digest(state: NDArray[np.void]) -> str:

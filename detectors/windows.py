@@ -7,41 +7,38 @@ An event adds to its identity's rings at once; a 10 s bucket *closes* two second
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detectors.buckets import BEHIND, BUCKET, NEVER, Pool, bucket_of, due, find_earliest, new_pool, release, with_room
 from detectors.clock import Ticked
-from detectors.compiled import Row, State, compiled
+from detectors.compiled import State, compiled
 from detectors.identities import Rows
 from schemas.batch import Batch, Flags, Floats, Ints
 
-BUCKET = 10_000
-"""Milliseconds."""
-BEHIND = 2_000
-"""A bucket closes so many milliseconds behind the watermark."""
 TOLERATED = 900_000
 """An event later than this (ms) is in no total."""
+SILENCE = 45 * 86_400_000
+"""An identity that was silent for so long (ms) is forgotten: if it comes back it is a new one."""
+_NO_EVIDENCE = 3_600_000
+"""One of which nothing but refused calls is known is forgotten after so long (ms): whoever is refused invents names."""
 
 # One slot more than the span needs, so that an event just ahead of the bucket that closes does not push out its past.
 _TENS, _MINUTES, _TEN_MINUTES = 8, 11, 7
 
 ROW = np.dtype([
-    ("first", "i8"), ("events", "i8"), ("open", "i8"),
-    ("ten_id", "i8", (_TENS,)), ("ten", "f4", (_TENS, 3)),
+    ("first", "i8"), ("last", "i8"), ("events", "i8"), ("open", "i8"),
+    ("ten_id", "i4", (_TENS,)), ("ten", "f4", (_TENS, 3)),
     ("minute_id", "i4", (_MINUTES,)), ("minute", "f4", (_MINUTES, 3)),
     ("tenmin_id", "i4", (_TEN_MINUTES,)), ("tenmin", "f4", (_TEN_MINUTES, 3)),
-])  # fmt: skip
-_NEVER = np.iinfo(np.int64).max
-_OPEN = np.dtype([
-    ("used", "?"), ("row", "i8"), ("end", "i8"), ("next", "i8"),
-    ("sums", "f8", (3,)), ("calls", "i8"), ("failed", "i8"), ("denied", "i8"),
-])  # fmt: skip
+], align=True)  # fmt: skip
 
 
 class Velocities(NamedTuple):
-    """Per event of a batch, after it was added: whether it came too `late` to count, and its identity's sums over the
-    last minute (`minute`, shape n by 3: tokens, requests, USD)."""
+    """Per event of a batch, after it was added: whether it came too `late` to count, whether its identity is
+    `returned` after the silence that made it a new one, and its sums over the last minute (`minute`, shape n by 3:
+    tokens, requests, USD)."""
 
     late: Flags
+    returned: Flags
     minute: Floats
 
 
@@ -77,35 +74,22 @@ class _Events(NamedTuple):
     excluded: Flags
 
 
-class _Pool(NamedTuple):
-    """The open buckets: slots, a stack of the free ones, its height, and when the earliest bucket ends."""
-
-    slots: NDArray[np.void]
-    free: Ints
-    height: Ints
-    earliest: Ints
-
-
-def _blank(rows: NDArray[np.void]) -> None:
-    rows["open"] = -1
-
-
 class Windows:
     """The velocity windows of one partition's identities."""
 
     def __init__(self) -> None:
-        self.rows = Rows(ROW, _blank)
-        self._pool = _Pool(np.zeros(0, _OPEN), np.zeros(0, np.int64), np.zeros(1, np.int64), np.full(1, _NEVER))
+        self.rows = Rows(ROW)
+        self.pool = new_pool()
 
     @property
     def pending(self) -> int:
         """How many buckets are open."""
-        return len(self._pool.slots) - int(self._pool.height[0])
+        return len(self.pool.slots) - int(self.pool.height[0])
 
     @property
     def due(self) -> int:
         """The watermark (ms) at which the next open bucket closes."""
-        return min(int(self._pool.earliest[0]), _NEVER - BEHIND) + BEHIND
+        return min(int(self.pool.earliest[0]), NEVER - BEHIND) + BEHIND
 
     def first_seen(self, row: int) -> int:
         """The time (ms) of the identity's first event."""
@@ -115,33 +99,29 @@ class Windows:
         """Adds a batch's events and closes what is due. `row` has an entry per event; `tiebreak` has one per identity
         and orders those that close at the same end."""
         n = len(batch)
-        self._make_room(n)
+        self.pool = with_room(self.pool, n)
         events = _Events(
             row, ticked.time, ticked.duplicate, ticked.watermark, batch.tokens, batch.cost,
             batch.retry, batch.failed, batch.denied, batch.excluded,
         )  # fmt: skip
-        velocities = Velocities(np.zeros(n, np.bool_), np.zeros((n, 3)))
+        velocities = Velocities(np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.zeros((n, 3)))
         # Each open bucket may close, and each event may open one that closes before the batch ends.
         closings = _closings(self.pending + n)
-        count = _advance(self.rows.reach(len(tiebreak)), self._pool, tiebreak, events, velocities, closings)
+        count = _advance(self.rows.reach(len(tiebreak)), self.pool, tiebreak, events, velocities, closings)
         return velocities, _first(closings, count)
 
     def close_until(self, watermark: int, tiebreak: Ints) -> Closings:
         """Closes what is due at `watermark` (ms) without a new event."""
         closings = _closings(self.pending)
-        return _first(closings, _close_due(self.rows.array, self._pool, tiebreak, 0, 0, watermark, closings))
+        return _first(closings, _close_due(self.rows.array, self.pool, tiebreak, 0, 0, watermark, closings))
 
-    def _make_room(self, coming: int) -> None:
-        slots, free, height, earliest = self._pool
-        have, left = len(slots), int(height[0])
-        if left >= coming:
-            return
-        size = max(have + coming, 2 * have, 1024)
-        grown, stack = np.zeros(size, _OPEN), np.empty(size, np.int64)
-        grown[:have] = slots
-        stack[:left] = free[:left]
-        stack[left : left + size - have] = np.arange(size - 1, have - 1, -1)
-        self._pool = _Pool(grown, stack, np.array([left + size - have]), earliest)
+    def silent(self, watermark: int, count: int) -> Ints:
+        """Which of the first `count` rows are to be forgotten at `watermark` (ms): silent since long, and none of
+        their buckets is open."""
+        rows = self.rows.array[:count]
+        age = watermark - rows["last"]
+        gone = (age > SILENCE) | ((rows["events"] == 0) & (age > _NO_EVIDENCE))
+        return np.flatnonzero(gone & (rows["last"] > 0) & (rows["open"] == 0))
 
 
 def _closings(n: int) -> Closings:
@@ -191,25 +171,12 @@ def _sum(ids: Ints, sums: Floats, last_id: int, span: int, out: Floats) -> None:
 
 
 @compiled
-def _due(slots: State, tiebreak: Ints, watermark: int) -> Ints:
-    """The open buckets that ended `BEHIND` before the watermark, in order of (end, tiebreak)."""
-    due = np.flatnonzero(slots["used"] & (slots["end"] + BEHIND <= watermark))
-    ends = np.empty(len(due), np.int64)
-    ties = np.empty(len(due), np.int64)
-    for k in range(len(due)):
-        ends[k] = slots[due[k]].end
-        ties[k] = tiebreak[slots[due[k]].row]
-    by_tie = np.argsort(ties, kind="mergesort")
-    return due[by_tie[np.argsort(ends[by_tie], kind="mergesort")]]
-
-
-@compiled
 def _close_due(
-    rows: State, pool: _Pool, tiebreak: Ints, position: int, closed: int, watermark: int, closings: Closings
+    rows: State, pool: Pool, tiebreak: Ints, position: int, closed: int, watermark: int, closings: Closings
 ) -> int:
     """Closes what is due, after `closed` others; returns how many have closed."""
     slots = pool.slots
-    for slot in _due(slots, tiebreak, watermark):
+    for slot in due(slots, tiebreak, watermark):
         bucket = slots[slot]
         row = rows[bucket.row]
         end = bucket.end
@@ -231,53 +198,17 @@ def _close_due(
             closings.tenmin[closed, m] = max(closings.tenmin[closed, m], bucket.sums[m])
             closings.hour[closed, m] = max(closings.hour[closed, m], bucket.sums[m])
         closed += 1
-        if row.open == slot:
-            row.open = bucket.next
-        else:
-            before = row.open
-            while slots[before].next != slot:
-                before = slots[before].next
-            slots[before].next = bucket.next
-        bucket.used = False
-        pool.free[pool.height[0]] = slot
-        pool.height[0] += 1
-    pool.earliest[0] = _NEVER
-    for slot in range(len(slots)):
-        if slots[slot].used:
-            pool.earliest[0] = min(pool.earliest[0], slots[slot].end)
+        release(row, pool, slot)
+    find_earliest(pool)
     return closed
 
 
 @compiled
-def _bucket(row: Row, number: int, pool: _Pool, end: int) -> Row:
-    """The identity's open bucket that ends at `end`; opens one where there is none."""
-    slots = pool.slots
-    slot = row.open
-    while slot >= 0 and slots[slot].end != end:
-        slot = slots[slot].next
-    if slot < 0:
-        pool.height[0] -= 1
-        slot = pool.free[pool.height[0]]
-        bucket = slots[slot]
-        bucket.used = True
-        bucket.row = number
-        bucket.end = end
-        bucket.next = row.open
-        bucket.calls = 0
-        bucket.failed = 0
-        bucket.denied = 0
-        for m in range(3):
-            bucket.sums[m] = 0.0
-        row.open = slot
-        pool.earliest[0] = min(pool.earliest[0], end)
-    return slots[slot]
-
-
-@compiled
 def _advance(
-    rows: State, pool: _Pool, tiebreak: Ints, events: _Events, velocities: Velocities, closings: Closings
+    rows: State, pool: Pool, tiebreak: Ints, events: _Events, velocities: Velocities, closings: Closings
 ) -> int:
     closed = 0
+    blank = np.zeros(1, ROW)
     for i in range(len(events.row)):
         if events.duplicate[i]:
             continue
@@ -286,6 +217,10 @@ def _advance(
             closed = _close_due(rows, pool, tiebreak, i, closed, mark, closings)
         t = events.time[i]
         row = rows[events.row[i]]
+        if row.last > 0 and row.open == 0 and max(t, mark) - row.last > SILENCE:
+            velocities.returned[i] = True
+            rows[events.row[i]] = blank[0]
+        row.last = max(row.last, t)
         end = (t // BUCKET + 1) * BUCKET
         weight = 0.0 if events.excluded[i] else 1.0
         request = 0.0 if events.retry[i] else weight
@@ -298,7 +233,7 @@ def _advance(
             _add(row.tenmin_id, row.tenmin, t // 600_000, tokens, request, cost)
         if not late:
             _add(row.ten_id, row.ten, t // BUCKET, tokens, request, cost)
-            bucket = _bucket(row, events.row[i], pool, end)
+            bucket = bucket_of(row, events.row[i], pool, end)
             bucket.sums[0] += tokens
             bucket.sums[1] += request
             bucket.sums[2] += cost

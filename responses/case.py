@@ -12,6 +12,8 @@ from schemas.times import format_millis, parse_millis
 
 _KEPT = 100
 """Findings, commands and flare-ups of an incident that are named, the last ones."""
+_DAY = 86_400_000
+_FORGET_AFTER = _DAY
 _SESSIONS = 2
 """Blocked sessions of an identity from which on the next looping one blocks the identity."""
 _SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
@@ -50,10 +52,17 @@ class Case:
         self.incident_id: str | None = None
         """Of the open incident, or of the last one."""
         self.next_look: int | None = None
+        self.touched = 0
+        """When something was last done with it."""
+        self.next_farewell = 0
+        """When it is next asked whether it is over."""
 
     def note(self, finding: Finding, config: Config) -> Incident | None:
         """Adds a finding; returns the incident it opens or updates, None while the risk is too small."""
         moment = parse_millis(finding.time)
+        if self.incident is None and not self.risk.total(moment):
+            # What has faded counts no more: it is no part of the next incident.
+            self.findings.clear()
         if not self.answered(finding, moment):
             self.risk.add(finding)
         silent = moment - self.found_at if self.found_at else 0
@@ -139,8 +148,17 @@ class Case:
 
     def blocks_within_day(self, moment: int) -> int:
         """How many blocks began within the last 24 hours."""
-        self.block_starts = [start for start in self.block_starts if start > moment - 86_400_000]
+        self.block_starts = [start for start in self.block_starts if start > moment - _DAY]
         return len(self.block_starts)
+
+    def over(self, now: int) -> bool:
+        """Whether nothing of it matters any more at `now` (ms): a day after it was touched or its risk has faded,
+        whichever was later. If not, `next_farewell` says when to ask again."""
+        # An open incident always waits for a look.
+        held = self.blocks or self.next_look is not None
+        last = now if held else max(self.touched, self.risk.faded())
+        self.next_farewell = last + _FORGET_AFTER
+        return self.next_farewell <= now
 
 
 def _weight(finding: Finding) -> tuple[bool, int, float]:

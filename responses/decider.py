@@ -5,45 +5,62 @@ and on the directory alone.
 """
 
 import heapq
+from collections.abc import Iterable, Iterator
 
 from xxhash import xxh3_64_hexdigest
 
 from responses.case import Case, InForce
 from responses.config import Config
+from responses.epochs import Epochs
 from responses.guards import Caps, approval_of, forbidden
 from responses.ladder import Answer, answer
 from responses.risk import Standing
+from responses.saved import Gone, Head, Part, Saved, SavedBlocked, SavedEpoch, load_case, save_case, seal_parts
+from responses.sweep import Sweep
+from responses.taken import Taken
 from schemas.command import STRICTNESS, Action, Command, Limits, Scope
 from schemas.directory import Directory
 from schemas.finding import Finding, Signal, TenantBucket
 from schemas.incident import Incident
+from schemas.piece import Checkpoint
 from schemas.request import Request
 from schemas.times import format_millis, parse_millis
 
 Outcome = Incident | Command
-_REMEMBERED = 100_000
-"""Findings and requests whose ids are kept, so that none is answered twice."""
+_ROUND = 300
+"""Checkpoints within which everything is written again."""
 
 
 class Decider:
-    """Keeps a case per identity of its tenants, and answers every signal with what follows from it, in order."""
+    """Keeps a case per identity of its tenants, and answers every signal with what follows from it, in order.
+
+    What it keeps can be saved: `checkpoint` gives what changed, `restore` makes a fresh decider go on from it.
+    """
 
     def __init__(self, config: Config, directory: Directory) -> None:
         self._config = config
         self._directory = directory
         self._caps = Caps(config.response)
         self._cases: dict[tuple[str, str], Case] = {}
-        self._epochs: dict[tuple[str, Scope, str], int] = {}
+        self._epochs = Epochs()
         self._holders: dict[tuple[str, Scope, str], str] = {}
         """The identity whose block stands under a (tenant, scope, subject)."""
         self._due: list[tuple[int, str, str]] = []
-        self._taken: dict[str, None] = {}
+        self._farewells: list[tuple[int, str, str]] = []
+        """When each case is next asked whether it is over."""
+        self._taken = Taken()
+        self._sweep = Sweep()
         self._now = 0
 
     @property
     def now(self) -> int:
         """The clock, in ms of event time."""
         return self._now
+
+    @property
+    def cases(self) -> int:
+        """How many identities have a case."""
+        return len(self._cases)
 
     @property
     def due(self) -> int | None:
@@ -53,7 +70,7 @@ class Decider:
     def resume(self, command: Command) -> None:
         """Takes note of the last command that an earlier owner of these tenants published for a subject."""
         key = (command.tenant, command.scope, command.subject)
-        self._epochs[key] = max(self._epochs.get(key, 0), command.epoch)
+        self._epochs.note(key, command.epoch)
         if command.identity is None or command.action == "restore":
             return
         case = self._case(command.tenant, command.identity)
@@ -72,31 +89,35 @@ class Decider:
         out = self.wait_until(parse_millis(signal.time))
         if isinstance(signal, Finding):
             # A finding is published again after a crash, with the same id.
-            out += self._found(signal, arrived) if self._is_new(signal.finding_id) else []
+            out += self._found(signal, arrived) if self._taken.add(signal.finding_id) else []
         elif isinstance(signal, TenantBucket):
             for identity in signal.denied:
                 case = self._cases.get((signal.tenant, identity))
                 if case is not None:
                     case.denied_at = self._now
+                    self._touch(case)
         return out
 
     def wait_until(self, moment: int) -> list[Outcome]:
         """Moves the clock to `moment` (ms); what falls due by then happens now."""
         self._now = max(self._now, moment)
+        self._epochs.forget(self._now)
         out: list[Outcome] = []
         while self._due and self._due[0][0] <= self._now:
-            moment, tenant, identity = heapq.heappop(self._due)
+            _, tenant, identity = heapq.heappop(self._due)
             case = self._cases[tenant, identity]
-            # A case waits for one look at a time; an entry that an earlier one replaced is nothing.
-            if case.next_look == moment:
-                case.next_look = None
-                out += self._review(case)
+            case.next_look = None
+            self._touch(case)
+            out += self._review(case)
+            self._drop_replaced()
+        while self._farewells and self._farewells[0][0] <= self._now:
+            self._ask_farewell()
         return out
 
     def order(self, request: Request) -> list[Outcome]:
         """Carries a person's order out. It holds until a person ends it, over whatever we decide ourselves."""
         out = self.wait_until(parse_millis(request.time))
-        if not self._is_new(request.request_id):
+        if not self._taken.add(request.request_id):
             return out
         case = self._case(request.tenant, request.identity)
         if request.action == "restore":
@@ -113,6 +134,58 @@ class Decider:
             None,
             manual=True,
         )
+
+    # -- saved state ----------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> Checkpoint:
+        """What changed since the last call, and the next slice of everything else.
+
+        Once the slices have had everything, the next round begins.
+        """
+        begins = self._sweep.swept and self._taken.swept
+        if begins:
+            self._sweep.begin_round(self._cases)
+            self._taken.begin_round()
+        return Checkpoint(begins, seal_parts(self._unsaved(begins=begins)))
+
+    def restore(self, pieces: Iterable[bytes]) -> None:
+        """Makes this decider, which is fresh, the one whose checkpoints had these pieces. They come in the order in
+        which they were written, from the beginning of a complete round, or from before it.
+
+        Raises:
+            StateError: a piece can't be read, or some are missing.
+        """
+        saved = Saved(pieces)
+        head = saved.head
+        if head is None:
+            return
+        if not self._taken.restore(saved.ids, head.ids_first, head.ids, head.ids_at, head.ids_end):
+            raise saved.incomplete()
+        self._now = head.now
+        for subject, epoch in saved.epochs.items():
+            self._epochs.note(subject, epoch)
+        for (tenant, identity), when in saved.blocked.items():
+            self._caps.count(tenant, identity, when)
+        self._cases = {key: load_case(case, self._config) for key, case in saved.cases.items()}
+        for (tenant, identity), case in self._cases.items():
+            self._holders |= {(tenant, *at): identity for at in case.blocks}
+            self._farewells.append((case.next_farewell, tenant, identity))
+            if case.next_look is not None:
+                self._due.append((case.next_look, tenant, identity))
+        heapq.heapify(self._farewells)
+        heapq.heapify(self._due)
+        self._sweep.begin_round(key for key in self._cases if key not in saved.again)
+
+    def _unsaved(self, *, begins: bool) -> Iterator[Part]:
+        ids = self._taken.unsaved(_ROUND)
+        numbers = (self._taken.first, self._taken.count, self._taken.slice_at, self._taken.slice_end)
+        yield Head(begins, self._now, len(self._cases), *numbers)
+        yield from (SavedEpoch(subject, epoch) for subject, epoch in self._epochs.held)
+        yield from (SavedBlocked(key, when) for key, when in self._caps.within(self._now))
+        keys = self._sweep.unsaved(-(-len(self._cases) // _ROUND))
+        yield from (Gone(key) for key in keys if key not in self._cases)
+        yield from (save_case(self._cases[key]) for key in keys if key in self._cases)
+        yield from ids
 
     # -- findings -------------------------------------------------------------------------------------------------
 
@@ -213,8 +286,7 @@ class Decider:
         *, manual: bool = False, limits: Limits | None = None,
     ) -> Command:  # fmt: skip
         key = (case.tenant, scope, subject)
-        epoch = max(self._epochs.get(key, 0) + 1, self._now)
-        self._epochs[key] = epoch
+        epoch = self._epochs.next(key, self._now)
         incident = case.incident
         return Command(
             command_id="cmd-" + xxh3_64_hexdigest(f"{case.tenant}\0{scope}\0{subject}\0{action}\0{cause}".encode()),
@@ -274,20 +346,30 @@ class Decider:
             self._look_again(case, quiet_since + self._quiet)
         return out
 
-    def _is_new(self, cause: str) -> bool:
-        """Whether a finding or request has not been taken yet; the last ones are remembered."""
-        if cause in self._taken:
-            return False
-        self._taken[cause] = None
-        if len(self._taken) > _REMEMBERED:
-            del self._taken[next(iter(self._taken))]
-        return True
+    def _ask_farewell(self) -> None:
+        """Forgets the case whose turn it is, if it is over."""
+        _, tenant, identity = heapq.heappop(self._farewells)
+        case = self._cases[tenant, identity]
+        self._sweep.change((tenant, identity))
+        if case.over(self._now):
+            del self._cases[tenant, identity]
+        else:
+            heapq.heappush(self._farewells, (case.next_farewell, tenant, identity))
 
     def _look_again(self, case: Case, moment: int) -> None:
         moment = max(moment, self._now + 1)
         if case.next_look is None or moment < case.next_look:
             case.next_look = moment
             heapq.heappush(self._due, (moment, case.tenant, case.identity))
+
+    def _drop_replaced(self) -> None:
+        """A case waits for one look at a time: drops from the top what an earlier look has replaced."""
+        while self._due:
+            moment, tenant, identity = self._due[0]
+            case = self._cases.get((tenant, identity))
+            if case is not None and case.next_look == moment:
+                return
+            heapq.heappop(self._due)
 
     @property
     def _quiet(self) -> int:
@@ -304,7 +386,17 @@ class Decider:
         return Limits(rpm=max(least, round(usual)) if isinstance(usual, int | float) else least)
 
     def _case(self, tenant: str, identity: str) -> Case:
+        """The case of an identity with which something is done now."""
         key = (tenant, identity)
-        if key not in self._cases:
-            self._cases[key] = Case(tenant, identity, self._config)
-        return self._cases[key]
+        case = self._cases.get(key)
+        if case is None:
+            case = self._cases[key] = Case(tenant, identity, self._config)
+            case.touched = self._now
+            case.over(self._now)
+            heapq.heappush(self._farewells, (case.next_farewell, tenant, identity))
+        self._touch(case)
+        return case
+
+    def _touch(self, case: Case) -> None:
+        case.touched = self._now
+        self._sweep.change((case.tenant, case.identity))

@@ -1,7 +1,5 @@
 """What forbids a block, whatever the evidence."""
 
-from collections import deque
-
 from responses.config import FAMILY, Response
 from schemas.directory import Approval, Directory
 from schemas.finding import Finding
@@ -37,21 +35,30 @@ def forbidden(finding: Finding, directory: Directory, response: Response, arrive
 
 
 class Caps:
-    """How many identities were blocked within the window, per tenant and in all."""
+    """How many identities were blocked within the window, per tenant and in all.
+
+    The last `cap_all` + 1 of them are kept: while more were blocked within the window, no other may be anyway.
+    """
 
     def __init__(self, response: Response) -> None:
         self._response = response
-        self._blocks: deque[tuple[int, str, str]] = deque()
+        self._last: dict[tuple[str, str], int] = {}
+        """When (ms) each (tenant, identity) was blocked last; the latest comes last."""
 
     def reached(self, tenant: str, identity: str, moment: int) -> bool:
         """Whether one more identity may not be blocked at `moment` (ms)."""
-        window = self._response.cap_window_minutes * 60_000
-        while self._blocks and self._blocks[0][0] < moment - window:
-            self._blocks.popleft()
-        others = {(t, i) for _, t, i in self._blocks if (t, i) != (tenant, identity)}
+        others = [at for at, _ in self.within(moment) if at != (tenant, identity)]
         of_tenant = sum(t == tenant for t, _ in others)
         return of_tenant >= self._response.cap_tenant or len(others) >= self._response.cap_all
 
     def count(self, tenant: str, identity: str, moment: int) -> None:
         """Takes note of a block."""
-        self._blocks.append((moment, tenant, identity))
+        self._last.pop((tenant, identity), None)
+        self._last[tenant, identity] = moment
+        if len(self._last) > self._response.cap_all + 1:
+            del self._last[next(iter(self._last))]
+
+    def within(self, moment: int) -> list[tuple[tuple[str, str], int]]:
+        """Who was blocked within the window before `moment` (ms), and when (ms)."""
+        since = moment - self._response.cap_window_minutes * 60_000
+        return [(at, when) for at, when in self._last.items() if when >= since]

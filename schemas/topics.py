@@ -10,8 +10,18 @@ KILLSWITCH = "llm.killswitch"
 AUDIT = "llm.killswitch.audit"
 ACKS = "llm.killswitch.acks"
 DEAD_LETTERS = "llm.dead-letters"
+STATE_DETECT = "llm.state.detect"
+STATE_DECIDE = "llm.state.decide"
 
 _DAY = 24 * 3600 * 1000
+
+
+# Logs that their writers cut themselves, as soon as everything in them has been written anew: neither time nor size nor
+# a cleaner takes anything away. Deleting what lies before an offset frees whole segments, so these are small.
+_STATE = {
+    "retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": "4194304", "segment.bytes": str(64 << 20),
+    "file.delete.delay.ms": "10000",
+}  # fmt: skip
 
 
 class Topic(Struct, frozen=True):
@@ -34,5 +44,7 @@ TOPICS = (
     Topic(KILLSWITCH, {"cleanup.policy": "compact", "delete.retention.ms": str(7 * _DAY), "segment.ms": str(_DAY)}),
     Topic(AUDIT, {"retention.ms": "-1"}),
     Topic(ACKS, {"retention.ms": str(30 * _DAY)}),
+    Topic(STATE_DETECT, _STATE),
+    Topic(STATE_DECIDE, _STATE),
     Topic(DEAD_LETTERS, {"retention.ms": str(30 * _DAY), "max.message.bytes": "4194304"}),
 )

@@ -78,11 +78,14 @@ def replay(
     partitions: Annotated[int, typer.Option(min=1, max=4096, help="Split as Kafka would.")] = 1,
     chunk: Annotated[
         int, typer.Option(min=1, max=1 << 20, help="Events taken at once; the answer is the same for any.")
-    ] = 4096,
+    ] = 1024,
     as_json: JsonOption = False,
 ) -> None:
     """Runs detection and decision over a file, without a broker."""
+    from streams.collector import spare_what_stays
     from streams.replay import replay as run
+
+    spare_what_stays()
 
     with _one_line():
         loaded = read_policy(find_policy(policy_file))

@@ -2,12 +2,13 @@
 
     tripswitch run decide       (also: faust -A streams.decide:app worker)
 
-Per chunk: 1. decide; 2. publish commands, then incidents, and wait for the broker; 3. acknowledge the chunk. A crash
-between 2 and 3 publishes again what has the same id.
+Per chunk: 1. decide; 2. in one transaction write commands, incidents, the state and the offsets up to which it goes;
+3. acknowledge the chunk. Whoever reads what is committed sees all of a chunk's outcomes or none, and none twice.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,20 @@ from responses import Decider, Outcome
 from schemas.command import Command
 from schemas.directory import Directory
 from schemas.finding import Tick, decode_signal, encode
+from schemas.piece import Checkpoint
 from schemas.request import decode_request
 from schemas.times import format_millis, parse_millis
-from schemas.topics import DEAD_LETTERS, INCIDENTS, REQUESTS, SIGNALS
+from schemas.topics import DEAD_LETTERS, INCIDENTS, REQUESTS, SIGNALS, STATE_DECIDE
 from sinks.dead_letters import dead_letter
 from sinks.killswitch import REQUEST_TYPE, Signer, Verifier
-from streams.app import Record, make_app, own
+from streams.app import group, make_app
 from streams.in_force import InForce, in_force
+from streams.ownership import Ownership, own
 from streams.policy import Loaded, find_policy, read_policy
-from streams.settings import read_settings
+from streams.publish import Publisher
+from streams.record import Record
+from streams.settings import Kafka, read_settings
+from streams.state import log_of
 
 _IDLE_SECONDS = 3.0
 """A partition without a signal for so long gets a tick, once something is due."""
@@ -53,11 +59,7 @@ class Decision:
         topic, number = at.topic, at.partition
         decider = self._deciders.get(number)
         if decider is None:
-            decider = Decider(self._policy.for_responses, self._directory)
-            # Blocks and epochs of whoever owned the partition before: what a person blocked is not lowered after it.
-            for command in self._in_force(number):
-                decider.resume(command)
-            self._deciders[number] = decider
+            decider = self._deciders[number] = self._fresh(number)
         reached = self._reached.get((topic, number), -1)
         out: list[Record] = []
         for record in chunk:
@@ -89,6 +91,43 @@ class Decision:
             del self._deciders[number], self._heard[number]
         self._reached = {at: offset for at, offset in self._reached.items() if at[1] in numbers}
 
+    def restored(self, _: int, pieces: Iterable[bytes]) -> Decider:
+        """The partition's decider as it was saved.
+
+        Raises:
+            StateError: the pieces can't be read.
+        """
+        decider = Decider(self._policy.for_responses, self._directory)
+        decider.restore(pieces)
+        return decider
+
+    def go_on(self, number: int, decider: Decider | None, offsets: dict[str, int]) -> None:
+        """Owns a partition from the next records on that its state does not account for."""
+        self._deciders[number] = decider or self._fresh(number)
+        self._reached |= {(topic, number): offset - 1 for topic, offset in offsets.items()}
+        self._heard[number] = time.monotonic()
+
+    def checkpoint(self, number: int) -> Checkpoint:
+        """What is to be saved of the partition."""
+        return self._deciders[number].checkpoint()
+
+    def offsets(self, number: int) -> dict[str, int]:
+        """The next records of the partition to read, by topic."""
+        return {topic: offset + 1 for (topic, at), offset in self._reached.items() if at == number}
+
+    @property
+    def size(self) -> int:
+        """How many identities have a case."""
+        return sum(decider.cases for decider in self._deciders.values())
+
+    def _fresh(self, number: int) -> Decider:
+        decider = Decider(self._policy.for_responses, self._directory)
+        # Where no state was saved, blocks and epochs of whoever owned the partition before are still in the topic: what
+        # a person blocked is not lowered after it.
+        for command in self._in_force(number):
+            decider.resume(command)
+        return decider
+
     def _outcomes(self, decider: Decider, topic: str, record: Any) -> list[Outcome]:
         """Raises ValueError (msgspec's errors are that too) for a record that is no signal, or a request that nobody
         who may has signed."""
@@ -116,11 +155,12 @@ class Decision:
         return sorted(out, key=lambda record: record.topic == INCIDENTS)
 
 
-def make(decision: Decision, kafka: Any) -> faust.App:
+def make(decision: Decision, kafka: Kafka) -> faust.App:
     """The app around `decision`."""
-    app, signals = make_app("decide", kafka, [SIGNALS, REQUESTS])
-
-    own(app, signals, "decide", decision)
+    app, signals = make_app("decide", kafka, [SIGNALS, REQUESTS], commits=not kafka.transactions)
+    publisher = Publisher(kafka)
+    log = partial(log_of, kafka, group("decide"), STATE_DECIDE, publisher=publisher)
+    own(app, signals, "decide", Ownership(app, "decide", decision, publisher, log, atomic=True))
     return app
 
 

@@ -2,12 +2,14 @@
 
     tripswitch run detect       (also: faust -A streams.detect:app worker)
 
-Per chunk: 1. decode; 2. detect; 3. publish dead letters and signals; 4. acknowledge the chunk, so that its offset is
-committed. A crash between 3 and 4 publishes again what has the same id.
+Per chunk: 1. decode; 2. detect; 3. publish dead letters and signals; 4. acknowledge the chunk. Every second or two the
+state and the offsets up to which it goes are saved in one transaction. A crash goes on from there: signals that were
+published after it are published again, with the same ids.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import faust
@@ -18,14 +20,19 @@ from schemas.batch import to_batch
 from schemas.decoding import Malformed
 from schemas.directory import Directory
 from schemas.finding import Tick, decode_signal, encode
-from schemas.times import format_millis, parse_millis, to_millis
-from schemas.topics import DEAD_LETTERS, SIGNALS, USAGE
+from schemas.piece import Checkpoint
+from schemas.times import format_millis, parse_millis
+from schemas.topics import DEAD_LETTERS, SIGNALS, STATE_DETECT, USAGE
 from schemas.usage import UsageEvent, decode_usage
 from sinks.dead_letters import dead_letter
-from streams.app import Record, make_app, own
+from streams.app import group, make_app
 from streams.intake import AHEAD
+from streams.ownership import Ownership, own
 from streams.policy import Loaded, find_policy, read_policy
-from streams.settings import read_settings
+from streams.publish import Publisher
+from streams.record import Record
+from streams.settings import Kafka, read_settings
+from streams.state import log_of
 
 _IDLE_SECONDS = 3.0
 """A partition without an event for so long gets a tick, once a bucket is due."""
@@ -52,30 +59,30 @@ class Detection:
         number = at.partition
         partition = self._partitions.get(number)
         if partition is None:
-            partition = self._partitions[number] = Partition(number, self._policy.for_detectors, self._directory)
+            partition = self._partitions[number] = self._fresh(number)
         reached = self._reached.get(number, -1)
         out: list[Record] = []
         events: list[UsageEvent] = []
-        places: list[tuple[int, int]] = []
+        records: list[Any] = []
         for record in chunk:
             if record.offset <= reached:
                 continue
             try:
-                events.append(_read(record))
-                places.append((record.offset, record.timestamp))
+                events.append(decode_usage(record.value or b""))
+                records.append(record)
             except Malformed as error:
                 tick = _tick_of(record)
                 if tick is None:
-                    out.append(Record(DEAD_LETTERS, record.key, dead_letter(record, str(error))))
+                    out.append(_dead(record, str(error)))
                 else:
-                    out += self._advance(partition, events, places)
-                    events, places = [], []
+                    out += self._advance(partition, events, records)
+                    events, records = [], []
                     out += [_signal(told) for told in partition.idle_until(tick)]
-        out += self._advance(partition, events, places)
+        out += self._advance(partition, events, records)
         self._reached[number] = max(reached, chunk[-1].offset)
-        if events:
+        if records:
             # The broker's clock bounds it: one event from the future must not carry the partition there.
-            stamp = places[-1][1]
+            stamp = records[-1].timestamp
             clock = min(partition.newest, stamp) if stamp > 0 else partition.newest
             self._heard[number] = (time.monotonic(), clock)
         return out
@@ -96,21 +103,59 @@ class Detection:
             del self._partitions[number], self._reached[number]
             self._heard.pop(number, None)
 
+    def restored(self, number: int, pieces: Iterable[bytes]) -> Partition:
+        """The partition `number` as it was saved.
+
+        Raises:
+            StateError: the pieces can't be read.
+        """
+        partition = self._fresh(number)
+        partition.restore(pieces)
+        return partition
+
+    def go_on(self, number: int, partition: Partition | None, offsets: dict[str, int]) -> None:
+        """Owns a partition from the next record on that its state does not account for."""
+        self._partitions[number] = partition or self._fresh(number)
+        self._reached[number] = offsets.get(USAGE, 0) - 1
+        if partition is not None:
+            self._heard[number] = (time.monotonic(), min(partition.newest, int(time.time() * 1000)))
+
+    def checkpoint(self, number: int) -> Checkpoint:
+        """What is to be saved of the partition."""
+        return self._partitions[number].checkpoint()
+
+    def offsets(self, number: int) -> dict[str, int]:
+        """The next record of the partition to read, by topic; none before the first."""
+        reached = self._reached.get(number, -1)
+        return {USAGE: reached + 1} if reached >= 0 else {}
+
+    @property
+    def size(self) -> int:
+        """How many identities are known."""
+        return sum(partition.identities for partition in self._partitions.values())
+
+    def _fresh(self, number: int) -> Partition:
+        return Partition(number, self._policy.for_detectors, self._directory)
+
     @staticmethod
-    def _advance(partition: Partition, events: list[UsageEvent], places: list[tuple[int, int]]) -> list[Record]:
+    def _advance(partition: Partition, events: list[UsageEvent], records: list[Any]) -> list[Record]:
+        """What events have to tell, and the dead letters of those whose time is ahead of the broker's clock."""
         if not events:
             return []
-        offsets, arrived = zip(*places, strict=True)
-        return [_signal(told) for told in partition.take(to_batch(events, offsets, [max(0, t) for t in arrived]))]
+        batch = to_batch(events, [r.offset for r in records], [max(0, r.timestamp) for r in records])
+        ahead = batch.time - batch.arrived
+        wrong = (batch.arrived > 0) & (ahead > AHEAD)
+        out = [
+            _dead(records[k], f"time is {ahead[k] / 1000:.0f} s ahead of the broker's clock")
+            for k in wrong.nonzero()[0].tolist()
+        ]
+        if out:
+            batch = batch.without(wrong)
+        return out + [_signal(told) for told in partition.take(batch)]
 
 
-def _read(record: Any) -> UsageEvent:
-    """The record's event. Raises Malformed, also where its time is ahead of the broker's clock."""
-    event = decode_usage(record.value or b"")
-    ahead = to_millis(event.time) - record.timestamp
-    if record.timestamp > 0 and ahead > AHEAD:
-        raise Malformed(f"time is {ahead / 1000:.0f} s ahead of the broker's clock")
-    return event
+def _dead(record: Any, reason: str) -> Record:
+    return Record(DEAD_LETTERS, record.key, dead_letter(record, reason))
 
 
 def _signal(told: Told) -> Record:
@@ -129,11 +174,12 @@ def _tick_of(record: Any) -> int | None:
     return None if ahead else moment
 
 
-def make(detection: Detection, kafka: Any) -> faust.App:
+def make(detection: Detection, kafka: Kafka) -> faust.App:
     """The app around `detection`."""
-    app, usage = make_app("detect", kafka, [USAGE])
-
-    own(app, usage, "detect", detection)
+    app, usage = make_app("detect", kafka, [USAGE], commits=not kafka.transactions)
+    publisher = Publisher(kafka)
+    log = partial(log_of, kafka, group("detect"), STATE_DETECT, publisher=publisher)
+    own(app, usage, "detect", Ownership(app, "detect", detection, publisher, log, atomic=False))
     return app
 
 

@@ -16,7 +16,9 @@ class SettingsError(ValueError):
 
 
 class Kafka(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[kafka]`. `partitions` and `replication` are for topics that `init` makes."""
+    """`[kafka]`. `partitions` and `replication` are for topics that `init` makes. `group_instance` is the worker's own
+    name, which stays over restarts: one that is back within 15 s gets its partitions back without a rebalance.
+    Without `transactions`, for a broker that has none, no state is saved: a worker that starts again learns anew."""
 
     bootstrap: str = "127.0.0.1:9092"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -28,6 +30,8 @@ class Kafka(Struct, frozen=True, forbid_unknown_fields=True):
     ssl_key: str | None = None
     partitions: Annotated[int, Meta(ge=1)] = 16
     replication: Annotated[int, Meta(ge=1)] = 1
+    group_instance: str | None = None
+    transactions: bool = True
 
     def confluent(self) -> dict[str, str]:
         """The options of a confluent-kafka client."""

@@ -9,7 +9,7 @@ the last one's offset, and acknowledging it acknowledges the chunk.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import faust
@@ -17,7 +17,7 @@ from faust.serializers import codecs
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-CHUNK = 4096
+CHUNK = 1024
 """Records per event, at the most."""
 FETCH_WAIT_MS = 100
 IN_FLIGHT = 32_768
@@ -38,11 +38,13 @@ codecs.register("chunk", _Untouched())
 
 
 class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Faust's consumer thread. Faust lets a broker hold an idle fetch for 1.5 s, and has no setting for it."""
+    """Faust's consumer thread. Faust lets a broker hold an idle fetch for 1.5 s, and reads what is not committed; it
+    has no setting for either."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        consumer._isolation_level = "read_committed"  # noqa: SLF001
         return consumer
 
 
@@ -50,6 +52,8 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
     """A consumer that delivers some topics by the chunk. The others are delivered as Faust does."""
 
     batch_topics: frozenset[str] = frozenset()
+    commits = True
+    """Whether Faust commits what is acknowledged; else somebody else does."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,6 +81,9 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
         if self._in_flight < IN_FLIGHT:
             self._room.set()
         return done
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        return bool(await super()._commit(offsets)) if self.commits else True
 
     def _new_offset(self, tp: TP) -> int | None:
         """The offset to commit: behind the last of the chunks that are acknowledged without a gap."""
@@ -157,8 +164,8 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
         return bool(self._stopped.is_set() or not self.flow_active or self.app.consumer_generation_id != generation)
 
 
-def deliver_in_chunks(app: faust.App, topics: Sequence[str]) -> None:
+def deliver_in_chunks(app: faust.App, topics: Sequence[str], *, commits: bool = True) -> None:
     """Makes `app` deliver `topics` by the chunk. To be called before the app starts."""
-    consumer = type("Consumer", (BatchConsumer,), {"batch_topics": frozenset(topics)})
+    consumer = type("Consumer", (BatchConsumer,), {"batch_topics": frozenset(topics), "commits": commits})
     transport = type("Transport", (driver.Transport,), {"Consumer": consumer})
     app.transport = transport(list(app.conf.broker), app, loop=app.loop)

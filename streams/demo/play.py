@@ -92,6 +92,7 @@ class Play:
                 {
                     "KAFKA_BOOTSTRAP": broker.address,
                     "KAFKA_PARTITIONS": str(PARTITIONS),
+                    "KAFKA_TRANSACTIONS": "false",
                     "CLICKHOUSE_URL": clickhouse,
                     "TRIPSWITCH_SIGNING_KEY": str(keys[0]),
                     "TRIPSWITCH_JWKS": str(keys[1]),

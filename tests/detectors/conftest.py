@@ -19,11 +19,20 @@ from streams.policy import read_policy
 _ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(_ROOT / "tests" / "golden" / "replay"))
 
+from made_traffic import CASES, Events, Traffic, in_order  # noqa: E402
+
 # A deadline would measure the machine, and the compiler at the first call.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 Signals = list[Finding | TenantBucket]
+
+
+class Stream(list[UsageEvent]):
+    """Events that are not printed one by one when a test fails."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} events>"
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +73,23 @@ def findings(run: Callable[..., Signals]) -> Callable[..., list[Finding]]:
         return [signal for signal in run(events, **options) if isinstance(signal, Finding) and signal.kind == kind]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def orderly() -> Events:
+    """Something of everything: each detector has something to say."""
+    stories = [[e for e in case() if e.subject != "key_bystander"] for case in CASES.values()]
+    everybody_else = Traffic("key_else")
+    everybody_else.every(30.0, 0, 10 * 3600)
+    return in_order(*stories, everybody_else.events)
+
+
+@pytest.fixture(scope="session")
+def world(orderly: Events) -> Events:
+    """The same in a stream with repeats and stragglers."""
+    events = list(orderly)
+    for n in range(50, len(events), 97):
+        events.insert(n + 5, events[n])
+    for n in range(40, len(events) - 10, 61):
+        events.insert(n + 8, events.pop(n))
+    return Stream(events)

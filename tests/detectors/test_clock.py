@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_traffic import START_MS, Traffic
 
-from detectors.clock import DUPLICATE_HORIZON, Clock, Ticked
+from detectors.clock import Clock, Ticked
+from detectors.duplicates import DUPLICATE_HORIZON
 from schemas.batch import to_batch
 from schemas.usage import UsageEvent
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_traffic import CASES, START_MS, Events, Traffic, in_order
+from made_traffic import START_MS, Events, Traffic
 from msgspec.structs import replace
 
 from detectors import DETECTORS, Config, Partition
@@ -23,26 +23,6 @@ NAMES = [detector.name for detector in DETECTORS]
 Run = Callable[..., list[Finding | TenantBucket]]
 
 by_detector = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture(scope="module")
-def orderly() -> Events:
-    """Something of everything: each detector has something to say."""
-    stories = [[e for e in case() if e.subject != "key_bystander"] for case in CASES.values()]
-    everybody_else = Traffic("key_else")
-    everybody_else.every(30.0, 0, 10 * 3600)
-    return in_order(*stories, everybody_else.events)
-
-
-@pytest.fixture(scope="module")
-def world(orderly: Events) -> Events:
-    """The same in a stream with repeats and stragglers."""
-    events = list(orderly)
-    for n in range(50, len(events), 97):
-        events.insert(n + 5, events[n])
-    for n in range(40, len(events) - 10, 61):
-        events.insert(n + 8, events.pop(n))
-    return events
 
 
 @pytest.fixture(scope="module")

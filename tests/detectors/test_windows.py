@@ -11,8 +11,10 @@ from made_traffic import START_MS, Traffic
 from xxhash import xxh3_64_intdigest
 
 from detectors import Config, Partition
-from detectors.view import Raised, View
-from detectors.windows import BEHIND, BUCKET, TOLERATED
+from detectors.buckets import BEHIND, BUCKET
+from detectors.identities import Rows
+from detectors.view import Detector, Raised, View
+from detectors.windows import TOLERATED
 from schemas.batch import to_batch
 from schemas.directory import Directory
 from schemas.finding import TenantBucket
@@ -20,7 +22,7 @@ from schemas.times import parse_millis
 from schemas.usage import DENIED, UsageEvent
 
 
-class Watcher:
+class Watcher(Detector):
     """Stands in for a detector and keeps what detectors are shown."""
 
     name, kind, version = "watcher", "spike", 1
@@ -28,6 +30,10 @@ class Watcher:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.closings: list[dict[str, Any]] = []
+
+    @property
+    def components(self) -> dict[str, Rows]:
+        return {}
 
     def judge(self, view: View) -> list[Raised]:
         for i in range(len(view.batch)):

@@ -5,8 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from responses import Config
+from responses.guards import Caps
 from schemas.directory import Approval, Directory, Entry
 
 Begin = Callable[..., Any]
@@ -163,3 +167,25 @@ def test_an_identity_that_is_blocked_already_may_get_more_beyond_the_cap(story: 
     s.extreme(0)
     s.find(5, "geo_shift")
     assert [command.action for command in s.commands] == ["throttle", "revoke"]
+
+
+@given(
+    blocks=st.lists(st.tuples(st.integers(0, 400), st.sampled_from("ab"), st.integers(0, 9)), max_size=60),
+    cap_tenant=st.integers(1, 4),
+    cap_all=st.integers(1, 6),
+)
+def test_what_caps_forget_changes_no_answer(
+    config: Config, blocks: list[tuple[int, str, int]], cap_tenant: int, cap_all: int
+) -> None:
+    response = replace(config.response, cap_tenant=cap_tenant, cap_all=cap_all)
+    caps, window, now = Caps(response), response.cap_window_minutes * 60_000, START_MS
+    counted: list[tuple[int, str, str]] = []
+    for gap, tenant, n in blocks:
+        now += gap * 1000
+        identity = f"key_{n}"
+        others = {(t, i) for when, t, i in counted if when >= now - window and (t, i) != (tenant, identity)}
+        of_tenant = sum(t == tenant for t, _ in others)
+        assert caps.reached(tenant, identity, now) == (of_tenant >= cap_tenant or len(others) >= cap_all)
+        caps.count(tenant, identity, now)
+        counted.append((now, tenant, identity))
+        assert len(caps.within(now)) <= cap_all + 1

@@ -85,3 +85,17 @@ def test_a_repeat_that_is_graver_counts_as_the_graver(config: Config, finding: M
     risk, now = standing(config, finding(0, "spike", "medium"), finding(0, "spike", "critical"))
     points = config.risk.points
     assert risk.total(now) == pytest.approx(points["critical"] + config.risk.repeat_share * points["medium"])
+
+
+def test_what_has_faded_leaves_no_trace(config: Config, finding: Make) -> None:
+    told = finding(86_400, "model_shift"), finding(86_401, "spike")
+    assert standing(config, finding(0, "spike"), *told)[0].held == standing(config, *told)[0].held
+
+
+@given(told=st.lists(st.tuples(st.sampled_from(sorted(FAMILY)), st.sampled_from(["info", "high"])), min_size=1))
+def test_risk_is_nothing_from_when_it_has_faded(config: Config, finding: Make, told: list[tuple[str, Any]]) -> None:
+    risk = standing(config, *(finding(n * 60.0, kind, severity) for n, (kind, severity) in enumerate(told)))[0]
+    assert risk.total(risk.faded() + 1) == 0
+    # A hundredth of what opens an incident, and at most a family's rounding more.
+    assert 0 < risk.total(risk.faded() - 1000) < 1.01 * config.risk.open / 100 * len(get_args(Family))
+    assert Standing(config.risk).faded() == 0

@@ -11,11 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.batch import WORKLOADS, Batch, to_batch
+from schemas.batch import TRUSTS, WORKLOADS, Batch, to_batch
 from schemas.times import EPOCH, to_millis
 from schemas.usage import DENIED, UsageData, UsageEvent, decode_usage
 
 Raw = Callable[..., bytes]
+COLUMNS = [name for name in Batch.__struct_fields__ if name != "events"]
+HASHES = {
+    "source": "source",
+    "credential": "credential_id",
+    "session": "session_id",
+    "fingerprint": "fingerprint",
+    "country": "country",
+}
+"""Columns and the names of what they hash."""
 
 
 def one(raw: Raw, **data: object) -> Batch:
@@ -25,8 +34,7 @@ def one(raw: Raw, **data: object) -> Batch:
 def test_every_column_has_a_row_per_event(raw: Raw) -> None:
     batch = to_batch([decode_usage(raw(id=str(n))) for n in range(5)], range(7, 12), [3] * 5)
     assert len(batch) == 5
-    columns = [getattr(batch, name) for name in Batch.__struct_fields__ if name != "events"]
-    assert {len(column) for column in columns} == {5}
+    assert {len(getattr(batch, name)) for name in COLUMNS} == {5}
     assert batch.offset.tolist() == [7, 8, 9, 10, 11]
     assert batch.arrived.tolist() == [3] * 5
 
@@ -37,12 +45,40 @@ def test_no_events_are_no_rows() -> None:
     assert batch.tokens.dtype == np.float64
 
 
+def test_every_column_is_of_its_type(raw: Raw) -> None:
+    for batch in (one(raw), to_batch([], [], []), one(raw).without(np.array([True]))):
+        types = {name: str(getattr(batch, name).dtype) for name in COLUMNS}
+        assert types == {
+            **dict.fromkeys(("offset", "time", "arrived", "asn"), "int64"),
+            **dict.fromkeys((*HASHES, "unique"), "uint64"),
+            **dict.fromkeys(("input", "tokens", "cost", "latitude", "longitude", "accuracy"), "float64"),
+            **dict.fromkeys(("workload", "declared", "trust"), "int8"),
+            **dict.fromkeys(("retry", "failed", "denied", "excluded"), "bool"),
+        }
+
+
+@given(flags=st.lists(st.booleans(), max_size=12))
+def test_what_is_left_is_the_batch_of_the_other_events(raw: Raw, flags: list[bool]) -> None:
+    events = [
+        decode_usage(raw(id=str(n), data={"session_id": f"s{n}", "asn": n, "cost_usd": n, "attempt": n % 2}))
+        for n in range(len(flags))
+    ]
+    batch = to_batch(events, np.arange(len(flags)), np.arange(len(flags)) + 5)
+    left = batch.without(np.array(flags, np.bool_))
+    kept = [n for n, flag in enumerate(flags) if not flag]
+    expected = to_batch([events[n] for n in kept], kept, [n + 5 for n in kept])
+    assert list(left.events) == list(expected.events)
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(left, name), getattr(expected, name))
+
+
 def test_unknown_tokens_are_no_number_and_add_nothing(raw: Raw) -> None:
     batch = one(raw, input_tokens=None, output_tokens=20)
     assert np.isnan(batch.input[0])
-    assert (batch.output[0], batch.tokens[0]) == (20, 20)
+    assert batch.tokens[0] == 20
+    batch = one(raw, input_tokens=7, output_tokens=None)
+    assert (batch.input[0], batch.tokens[0]) == (7, 7)
     batch = one(raw, input_tokens=None, output_tokens=None, cost_usd=None)
-    assert np.isnan(batch.output[0])
     assert (batch.tokens[0], batch.cost[0]) == (0, 0)
 
 
@@ -55,13 +91,28 @@ def test_an_unknown_place_is_no_place(raw: Raw) -> None:
     assert batch.country[0] != 0
 
 
-@pytest.mark.parametrize("column", ["session", "fingerprint", "country", "model", "tool"])
+@pytest.mark.parametrize("column", HASHES.keys() - {"source"})
 def test_hashes_tell_names_apart_and_absence_from_both(raw: Raw, column: str) -> None:
-    name = {"session": "session_id"}.get(column, column)
-    hashes = [getattr(one(raw, **{name: value}), column)[0] for value in ("a", "b", "a", "")]
+    hashes = [getattr(one(raw, **{HASHES[column]: value}), column)[0] for value in ("a", "b", "a", "", None)]
     assert hashes[0] == hashes[2] != hashes[1]
-    assert hashes[3] == 0
+    assert hashes[3] == hashes[4] == 0
     assert 0 not in hashes[:3]
+
+
+@pytest.mark.parametrize("column", HASHES)
+def test_a_hash_is_xxh3_of_the_name(raw: Raw, column: str) -> None:
+    """What is saved must mean the same to every version of the program."""
+    name = "Straße 1"
+    event = raw(source=name) if column == "source" else raw(data={HASHES[column]: name})
+    assert getattr(to_batch([decode_usage(event)], [0], [0]), column)[0] == 18_395_535_506_016_314_040
+
+
+def test_more_names_than_are_remembered_keep_their_hashes(raw: Raw) -> None:
+    data = [UsageData(model="m", status=200, country=f"c{n % 70_000}") for n in range(140_000)]
+    events = [UsageEvent("1", "s", "k", EPOCH, d) for d in data]
+    country = to_batch(events, np.arange(len(events)), np.zeros(len(events), np.int64)).country
+    assert (country[:70_000] == country[70_000:]).all()
+    assert len(np.unique(country)) == 70_000
 
 
 @pytest.mark.parametrize(
@@ -98,6 +149,17 @@ def test_a_workload_is_interactive_unless_it_says_else(raw: Raw, workload: str |
     assert WORKLOADS[one(raw, workload=workload).workload[0]] == name
 
 
+@pytest.mark.parametrize("workload", [None, "interactive", "batch", "agent"])
+def test_what_an_event_declares_can_be_told_from_its_code(raw: Raw, workload: str | None) -> None:
+    code = one(raw, workload=workload).declared[0]
+    assert (WORKLOADS[code] if code >= 0 else None) == workload
+
+
+@pytest.mark.parametrize("trust", [None, "authenticated", "mapped_header", "request_body"])
+def test_trust_can_be_told_from_its_code(raw: Raw, trust: str | None) -> None:
+    assert TRUSTS[one(raw, identity_trust=trust).trust[0]] == trust
+
+
 @given(micros=st.integers(0, 230 * 366 * 86_400 * 10**6))
 def test_times_are_whole_milliseconds_rounded_down(micros: int) -> None:
     moment = EPOCH + timedelta(microseconds=micros)
@@ -124,27 +186,17 @@ def test_hashes_are_the_same_in_every_process(raw: Raw) -> None:
         "from schemas.batch import to_batch\n"
         "from schemas.usage import decode_usage\n"
         "b = to_batch([decode_usage(sys.stdin.buffer.read())], [0], [0])\n"
-        "print([int(c[0]) for c in (b.unique, b.source, b.session, b.fingerprint, b.country, b.model, b.tool)])\n"
+        "print([int(getattr(b, name)[0]) for name in sys.argv[1:]])\n"
     )
-    line = raw(data={"session_id": "s", "fingerprint": "f", "country": "DE", "tool": "t"})
+    line = raw(data={"session_id": "s", "fingerprint": "f", "country": "DE", "credential_id": "c"})
+    names = ["unique", *HASHES]
 
     def elsewhere(seed: str) -> bytes:
         environment = os.environ | {"PYTHONHASHSEED": seed}
         return subprocess.run(
-            [sys.executable, "-c", code], input=line, env=environment, capture_output=True, check=True
+            [sys.executable, "-c", code, *names], input=line, env=environment, capture_output=True, check=True
         ).stdout
 
     batch = to_batch([decode_usage(line)], [0], [0])
-    here = [
-        int(column[0])
-        for column in (
-            batch.unique,
-            batch.source,
-            batch.session,
-            batch.fingerprint,
-            batch.country,
-            batch.model,
-            batch.tool,
-        )
-    ]
+    here = [int(getattr(batch, name)[0]) for name in names]
     assert elsewhere("1") == elsewhere("2") == f"{here}\n".encode()

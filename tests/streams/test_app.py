@@ -10,10 +10,14 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 SCRIPT = """
 import sys
-from streams.app import Record, make_app, own, run
+from streams.app import make_app, run
+from streams.ownership import Ownership, own
+from streams.publish import Publisher
 from streams.settings import Kafka
+from streams.state import NoLog
 
 class Stumbles:
+    size = 0
     def take(self, at, chunk):
         if any(record.value == b"stumble" for record in chunk):
             raise ZeroDivisionError("a bug")
@@ -23,9 +27,17 @@ class Stumbles:
         return []
     def keep(self, numbers):
         pass
+    def go_on(self, number, partition, offsets):
+        pass
+    def offsets(self, number):
+        return {}
+    def checkpoint(self, number):
+        return None
 
-app, source = make_app("tests-crash", Kafka(bootstrap=sys.argv[1]), ["things"])
-own(app, source, "things", Stumbles())
+kafka = Kafka(bootstrap=sys.argv[1], transactions=False)
+app, source = make_app("tests-crash", kafka, ["things"])
+publisher = Publisher(kafka)
+own(app, source, "things", Ownership(app, "things", Stumbles(), publisher, lambda n: NoLog(publisher), atomic=False))
 run(app)
 """
 

@@ -15,9 +15,9 @@ from schemas.finding import Cause, Evidence, Finding, Tick, encode
 from schemas.request import Request
 from schemas.times import format_millis, parse_millis
 from sinks.killswitch import REQUEST_TYPE, Signer, Verifier, new_keys
-from streams.app import Record
 from streams.decide import Decision
 from streams.policy import read_policy
+from streams.record import Record
 
 START = 1_772_409_600_000
 SIGNALS, REQUESTS = TP("llm.signals", 3), TP("llm.requests", 3)

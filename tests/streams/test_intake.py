@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_traffic import Traffic, as_lines
 
-from schemas.usage import UsageEvent
+from schemas.usage import MAX_LINE, UsageEvent
 from streams.intake import AHEAD, FileIntake
 
 FAR = AHEAD / 1000 + 60
@@ -23,10 +23,10 @@ def events(times: Sequence[float], ids: Sequence[int] | None = None) -> list[Usa
 def admit(given_events: Sequence[UsageEvent], chunk: int = 10_000) -> tuple[list[str], list[int], FileIntake]:
     """Ids of the admitted, line numbers of the rejected."""
     intake = FileIntake()
-    lines = list(enumerate((as_lines([event]) for event in given_events), 1))
-    out = [answer for at in range(0, len(lines), chunk) for answer in intake.admit(lines[at : at + chunk])]
-    out += intake.finish()
-    return [e.id for _, e in out if isinstance(e, UsageEvent)], [line for line, e in out if isinstance(e, str)], intake
+    lines = as_lines(given_events).splitlines(keepends=True)
+    answers = [intake.admit(lines[at : at + chunk]) for at in range(0, len(lines), chunk)] + [intake.finish()]
+    admitted = [event.id for answer in answers for event in answer.events]
+    return admitted, [line for answer in answers for line, _ in answer.rejected], intake
 
 
 def test_a_good_file_is_admitted_in_its_order() -> None:
@@ -52,14 +52,12 @@ def test_a_line_from_the_future_at_the_very_end_is_rejected() -> None:
 
 def test_the_reason_says_how_far_ahead_of_what() -> None:
     intake = FileIntake()
-    lines = enumerate((as_lines([event]) for event in events([0.0, 1.0, 2.0, 3602.0])), 1)
-    out = [*intake.admit(lines), *intake.finish()]
-    assert out[-1] == (
-        4,
-        (
-            "time 2026-03-02T01:00:02.000Z is 3600 s ahead of the stream (2026-03-02T00:00:02.000Z) "
-            "and what follows is not there"
-        ),
+    intake.admit(as_lines(events([0.0, 1.0, 2.0, 3602.0])).splitlines())
+    [(line, reason)] = intake.finish().rejected
+    assert line == 4
+    assert reason == (
+        "time 2026-03-02T01:00:02.000Z is 3600 s ahead of the stream (2026-03-02T00:00:02.000Z) "
+        "and what follows is not there"
     )
 
 
@@ -112,9 +110,22 @@ def test_the_first_lines_have_no_stream_to_be_ahead_of() -> None:
 def test_what_is_no_event_is_rejected_with_its_line() -> None:
     intake = FileIntake()
     [good] = events([0.0])
-    out = list(intake.admit([(4, b"{"), (7, as_lines([good])), (9, b"\xff")]))
-    assert [(line, isinstance(answer, str)) for line, answer in out] == [(4, True), (7, False), (9, True)]
+    blank = [b"", b"\n", b" \t\r\n"]
+    answers = [intake.admit([*blank, b"{\n", *blank]), intake.admit([*blank, as_lines([good]), b"\xff"])]
+    assert [answer.events for answer in answers] == [[], [good]]
+    assert [[line for line, _ in answer.rejected] for answer in answers] == [[4], [12]]
     assert intake.rejected == 2
+
+
+def test_the_longest_line_may_have_an_end() -> None:
+    intake = FileIntake()
+    [good] = events([0.0])
+    line = as_lines([good]).strip()
+    longest = line[:-1] + b',"pad":"' + b"x" * (MAX_LINE - len(line) - len(b',"pad":""')) + b'"}'
+    assert len(longest) == MAX_LINE
+    answer = intake.admit([longest + b"\r\n", b"  " + longest, longest.replace(b"xx", b"xxx", 1)])
+    assert answer.events == [good, good]
+    assert [line for line, _ in answer.rejected] == [3]
 
 
 @given(

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,9 @@ from schemas.directory import Directory
 from schemas.finding import Finding
 from schemas.incident import decode_incident
 from schemas.times import format_millis, to_millis
+from streams.partitioner import partition_of
 from streams.policy import Loaded
-from streams.replay import EventsError, Replay, Summary, partition_of, replay
+from streams.replay import EventsError, Replay, Summary, replay
 
 File = Callable[..., str]
 OUTPUTS = ("findings.jsonl", "incidents.jsonl", "commands.jsonl")
@@ -115,6 +117,7 @@ def test_packed_plain_piped_and_with_blank_lines_are_the_same(
     assert outputs(policy, events_file(gzip.compress(raw), "events.txt"), tmp_path / "named")[0] == expected
     blank = b"\n \n" + raw.replace(b"\n", b"\r\n\n\t\n").rstrip()
     assert outputs(policy, events_file(blank, "blank.jsonl"), tmp_path / "blank")[0] == expected
+    assert outputs(policy, events_file(BOM_UTF8 + raw, "marked.jsonl"), tmp_path / "marked")[0] == expected
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(raw)))
     assert outputs(policy, "-", tmp_path / "piped")[0] == expected
 
@@ -186,7 +189,7 @@ def test_a_key_is_where_kafkas_default_partitioner_puts_it() -> None:
     """As Java's murmur2 has it: kafka.utils' own examples."""
     known = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536}
     for key, hashed in known.items():
-        assert partition_of(key, 7) == (hashed & 0x7FFFFFFF) % 7
+        assert partition_of(key.encode(), 7) == (hashed & 0x7FFFFFFF) % 7
 
 
 @pytest.mark.parametrize(

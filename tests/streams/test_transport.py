@@ -23,6 +23,7 @@ METHODS = {
     "_drain_messages": ["self", "fetcher"],
     "_wait_next_records": ["self", "timeout"],
     "_new_offset": ["self", "tp"],
+    "_commit": ["self", "offsets"],
     "_add_gap": ["self", "tp", "offset_from", "offset_to"],
     "_to_message": ["self", "tp", "record"],
     "ack": ["self", "message"],
@@ -45,8 +46,10 @@ def test_fausts_drain_is_what_the_fetcher_calls() -> None:
     assert "_drain_messages" in inspect.getsource(inspect.getmodule(Consumer).Fetcher)
 
 
-def test_aiokafka_still_keeps_the_fetch_wait_where_it_is_set() -> None:
-    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in inspect.getsource(AIOKafkaConsumer)
+def test_aiokafka_still_keeps_the_fetch_wait_and_the_isolation_where_they_are_set() -> None:
+    source = inspect.getsource(AIOKafkaConsumer)
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in source
+    assert "isolation_level=self._isolation_level" in source
     assert list(inspect.signature(driver.AIOKafkaConsumerThread._create_worker_consumer).parameters) == [
         "self",
         "transport",
@@ -138,6 +141,22 @@ async def test_only_acknowledged_chunks_without_a_gap_are_committed(delivered: D
     consumer.ack(third)
     # Offsets that the broker skipped, as compaction and transactions do, are behind the commit too.
     assert consumer._new_offset(PARTITION) == 10
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_faust_commits_unless_somebody_else_does(
+    delivered: Delivered, monkeypatch: pytest.MonkeyPatch, commits: bool
+) -> None:
+    asked: list[Any] = []
+
+    async def commit(self: Any, offsets: Any) -> bool:
+        asked.append(offsets)
+        return True
+
+    monkeypatch.setattr(driver.Consumer, "_commit", commit)
+    monkeypatch.setattr(type(delivered.consumer), "commits", commits)
+    assert await delivered.consumer._commit({PARTITION: 5})
+    assert asked == ([{PARTITION: 5}] if commits else [])
 
 
 async def test_a_full_flight_waits_for_an_acknowledgement(

@@ -1,0 +1,246 @@
+"""A worker's partitions: taken over with their saved state, shown their records, saved again."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import faust
+from faust.types import TP
+
+from schemas.piece import Checkpoint
+from streams.publish import Publisher
+from streams.record import Record
+from streams.state import NoLog, StateLog
+
+_SAVED_EVERY_S = 1.5
+_RESTORED_AT_ONCE = 2
+_TICK_S = 1.0
+Log = StateLog | NoLog
+
+
+class Owner(Protocol):
+    """What a worker keeps of the partitions that it owns."""
+
+    def take(self, at: TP, chunk: Sequence[Any]) -> list[Record]:
+        """What follows from a chunk of records of the partition `at`, in order."""
+        ...
+
+    def ticks(self) -> list[Record]:
+        """A tick for each idle partition in which something waits for the clock."""
+        ...
+
+    def keep(self, numbers: set[int]) -> None:
+        """Forgets every partition but `numbers`."""
+        ...
+
+    def restored(self, number: int, pieces: Iterable[bytes], /) -> Any:
+        """The partition `number` as it was saved, in its own form. Called in a thread; touches nothing else."""
+        ...
+
+    def go_on(self, number: int, partition: Any, offsets: dict[str, int]) -> None:
+        """Owns a restored partition, whose records go on at `offsets` (by topic). None: nothing was ever saved."""
+        ...
+
+    def checkpoint(self, number: int) -> Checkpoint:
+        """What is to be saved of the partition."""
+        ...
+
+    def offsets(self, number: int) -> dict[str, int]:
+        """By topic, the next offset of the partition to read."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many identities it knows."""
+        ...
+
+
+class Ownership:
+    """Ties an owner to an app and to the logs of its partitions.
+
+    `atomic`: what follows from a chunk, the state and the offsets are one transaction. Else what follows is published
+    at once, and the state is saved every second or two beside the next chunks, once the broker has acknowledged what
+    it accounts for.
+    """
+
+    def __init__(
+        self, app: faust.App, name: str, owner: Owner, publisher: Publisher, log_of: Callable[[int], Log],
+        *, atomic: bool,
+    ) -> None:  # fmt: skip
+        self._app = app
+        self._name = name
+        self._publisher = publisher
+        self._owner = owner
+        self._log_of = log_of
+        self._atomic = atomic
+        self._logs: dict[int, asyncio.Task[Log]] = {}
+        self._saved: dict[int, dict[str, int]] = {}
+        self._due: dict[int, float] = {}
+        self._saving: dict[int, asyncio.Task[None]] = {}
+        self._said: asyncio.Task[None] | None = None
+        self._restoring = asyncio.Semaphore(_RESTORED_AT_ONCE)
+        self._effects = asyncio.Lock()
+        """Held from a chunk's records to the acknowledgement of what follows from them."""
+
+    async def assigned(self, numbers: set[int]) -> None:
+        """The worker owns `numbers` now, and no others."""
+        for number in self._logs.keys() - numbers:
+            opening = self._logs.pop(number)
+            self._saved.pop(number, None)
+            if not opening.cancel() and _opened(opening):
+                await opening.result().close()
+        self._owner.keep(numbers)
+        fresh = numbers - self._logs.keys()
+        for number in sorted(fresh):
+            self._logs[number] = asyncio.ensure_future(self._or_crash(self._take_over(number)))
+        if fresh:
+            self._said = asyncio.ensure_future(self._say([self._logs[number] for number in fresh]))
+
+    async def revoked(self) -> None:
+        """Another worker may own the partitions soon: saves what it would have to do again."""
+        await self._save_all(due=False)
+
+    async def stop(self) -> None:
+        """Saves what can be saved, and lets go of the partitions."""
+        await self._save_all(due=False)
+        for opening in self._logs.values():
+            if not opening.cancel() and _opened(opening):
+                await opening.result().close()
+        self._logs.clear()
+        await self._publisher.stop()
+
+    async def take(self, event: faust.EventT) -> None:
+        """Shows the owner a chunk and publishes what follows; acknowledges it then, and only then."""
+        at, number = event.message.tp, event.message.tp.partition
+        stale = event.message.generation_id != self._app.consumer_generation_id
+        if stale or self._app.rebalancing or number not in self._logs:
+            # Its next owner, perhaps this worker, reads it again.
+            return
+        log = await asyncio.shield(self._logs[number])
+        async with self._effects:
+            effects = self._owner.take(at, event.value)
+            if self._atomic:
+                await self._settle(number)
+                if effects or self._is_due(number):
+                    await self._write(log, number, effects)
+            else:
+                await self._publisher.publish(effects)
+                if self._is_due(number):
+                    self._save(log, number)
+        event.ack()
+
+    async def tick(self) -> None:
+        """Publishes ticks, and saves partitions whose records ceased to come."""
+        if self._app.rebalancing:
+            return
+        async with self._effects:
+            await self._publisher.publish(self._owner.ticks())
+        await self._save_all(due=True)
+
+    # -- saving ---------------------------------------------------------------------------------------------------
+
+    async def _save_all(self, *, due: bool) -> None:
+        for number, opening in list(self._logs.items()):
+            if not _opened(opening):
+                continue
+            async with self._effects:
+                if self._owner.offsets(number) != self._saved.get(number) and (not due or self._is_due(number)):
+                    await self._settle(number)
+                    self._save(opening.result(), number)
+            if not due:
+                await self._settle(number)
+
+    def _is_due(self, number: int) -> bool:
+        return time.monotonic() >= self._due.get(number, 0.0) and number not in self._saving
+
+    def _save(self, log: Log, number: int) -> None:
+        """Saves the partition as it is now, while the next chunks are taken."""
+        self._saving[number] = asyncio.ensure_future(self._or_crash(self._write(log, number)))
+
+    async def _settle(self, number: int) -> None:
+        """Waits until the partition is saved, if it is being saved."""
+        if number in self._saving:
+            await asyncio.shield(self._saving[number])
+
+    def _write(self, log: Log, number: int, effects: Sequence[Record] = ()) -> "asyncio.Future[None]":
+        """Captures the partition's state at once, and writes it."""
+        checkpoint, offsets = self._owner.checkpoint(number), self._owner.offsets(number)
+
+        async def write() -> None:
+            try:
+                await log.write(checkpoint, offsets, effects)
+                self._saved[number] = offsets
+                self._due[number] = time.monotonic() + _SAVED_EVERY_S
+            finally:
+                self._saving.pop(number, None)
+
+        return asyncio.ensure_future(write())
+
+    # -- taking over ----------------------------------------------------------------------------------------------
+
+    async def _take_over(self, number: int) -> Log:
+        log = self._log_of(number)
+        async with self._restoring:
+            await log.open()
+            partition, offsets = await asyncio.to_thread(log.read, lambda some: self._owner.restored(number, some))
+            self._owner.go_on(number, partition, offsets)
+        self._saved[number] = offsets
+        self._due[number] = time.monotonic() + _SAVED_EVERY_S
+        return log
+
+    async def _say(self, opening: "list[asyncio.Task[Log]]") -> None:
+        started = time.monotonic()
+        await asyncio.wait(opening)
+        if all(map(_opened, opening)):
+            sys.stderr.write(
+                f"{self._name}: restored {len(opening)} partitions in {time.monotonic() - started:.1f} s, "
+                f"{self._owner.size} identities\n"
+            )
+
+    async def _or_crash(self, work: Any) -> Any:
+        """A worker that can't save or restore its state ends; its supervisor starts it again."""
+        try:
+            return await work
+        except Exception as error:
+            await self._app.crash(error)
+            raise
+
+
+def _opened(opening: "asyncio.Task[Log]") -> bool:
+    """Whether a log is ready to be written."""
+    return opening.done() and not opening.cancelled() and not opening.exception()
+
+
+def own(app: faust.App, source: faust.TopicT, name: str, ownership: Ownership) -> None:
+    """Gives `app` an agent that shows each chunk of `source` to `ownership`, and a timer.
+
+    What raises there is the end of the worker: the chunk is not acknowledged and its next owner reads it again. Faust
+    would start the agent anew and go on with the next chunk.
+    """
+
+    @app.agent(source, name=name)
+    async def take(stream: faust.StreamT) -> None:
+        async for event in stream.noack().events():
+            try:
+                await ownership.take(event)
+            except Exception as error:
+                await app.crash(error)
+                raise
+
+    @app.timer(_TICK_S)
+    async def tick() -> None:
+        await ownership.tick()
+
+    @app.on_partitions_revoked.connect
+    async def revoked(_: object, revoked: set[Any], **kwargs: object) -> None:
+        await ownership.revoked()
+
+    @app.on_partitions_assigned.connect
+    async def assigned(_: object, assigned: set[Any], **kwargs: object) -> None:
+        await ownership.assigned({tp.partition for tp in assigned})
+
+    @app.on_before_shutdown.connect
+    async def stopping(_: object, **kwargs: object) -> None:
+        await ownership.stop()
