@@ -35,6 +35,8 @@ from streams.record import Record
 from streams.settings import Kafka, read_settings
 from streams.state import log_of
 
+_AHEAD = 600_000
+"""Milliseconds. A finding may be as far ahead as its event was, five minutes."""
 _IDLE_SECONDS = 3.0
 """A partition without a signal for so long gets a tick, once something is due."""
 
@@ -138,7 +140,12 @@ class Decision:
                 # The clock of whoever asked runs ahead: it must not carry the blocks of others to their end.
                 request = replace(request, time=format_millis(record.timestamp))
             return decider.order(request)
-        return decider.take(decode_signal(value), max(0, record.timestamp))
+        signal, arrived = decode_signal(value), max(0, record.timestamp)
+        ahead = parse_millis(signal.time) - arrived
+        if arrived and ahead > _AHEAD:
+            # It would carry every block to its end.
+            raise ValueError(f"time is {ahead / 1000:.0f} s ahead of the broker's clock")
+        return decider.take(signal, arrived)
 
     def _records(self, outcomes: list[Outcome], number: int) -> list[Record]:
         out, issued = [], int(time.time() * 1000)

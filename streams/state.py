@@ -33,6 +33,8 @@ _TRANSACTION_MS = 20_000
 """The broker ends a transaction that its owner left open for so long; readers of what is committed wait for that."""
 _STALLED_S = 60.0
 _CUT_S = 30.0
+_CUT_EVERY_S = 60.0
+"""A small state is written anew with every checkpoint; so often nothing needs to be deleted."""
 _LARGEST = 4 << 20
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class StateLog:
         self._begun: int | None = None
         """Where in the log the round that is being written begins."""
         self._cutting: asyncio.Future[None] | None = None
+        self._cut_at = -_CUT_EVERY_S
 
     async def open(self) -> None:
         """Takes the partition over: whatever another owner had not committed is void from now on."""
@@ -134,7 +137,8 @@ class StateLog:
                 one.add_done_callback(lambda done: done.cancelled() or done.exception())
         if checkpoint.begins:
             complete, self._begun = self._begun, at.offset
-            if complete is not None:
+            if complete is not None and time.monotonic() - self._cut_at >= _CUT_EVERY_S:
+                self._cut_at = time.monotonic()
                 self._cutting = asyncio.ensure_future(asyncio.to_thread(self._delete_before, complete))
 
     def _delete_before(self, offset: int) -> None:

@@ -81,6 +81,36 @@ def test_a_partition_that_went_and_came_back_starts_anew(detection: Detection) -
     assert detection.take(AT, records) == first
 
 
+def test_a_restored_partition_goes_on_with_the_next_record(detection: Detection) -> None:
+    records = [record(n, event(n)) for n in range(30)]
+    detection.take(AT, records[:15])
+    checkpoint, offsets = detection.checkpoint(2), detection.offsets(2)
+    assert offsets == {"llm.usage": 15}
+    undisturbed = detection.take(AT, records[15:])
+    again = Detection(read_policy(Path(__file__).parents[2] / "policy.toml"), Directory())
+    again.go_on(2, again.restored(2, checkpoint.pieces), offsets)
+    assert (again.offsets(2), again.size) == (offsets, 1)
+    assert again.take(AT, records) == undisturbed
+
+
+def test_a_restored_partition_that_stays_idle_gets_its_tick(
+    detection: Detection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("streams.detect.time.monotonic", lambda: now[0])
+    detection.take(AT, [record(n, event(n)) for n in range(5)])
+    again = Detection(read_policy(Path(__file__).parents[2] / "policy.toml"), Directory())
+    again.go_on(2, again.restored(2, detection.checkpoint(2).pieces), detection.offsets(2))
+    now[0] += 10.0
+    assert [(tick.topic, tick.partition) for tick in again.ticks()] == [("llm.usage", 2)]
+
+
+def test_a_partition_of_which_nothing_was_saved_starts_where_the_group_is(detection: Detection) -> None:
+    detection.go_on(2, None, {})
+    assert detection.offsets(2) == {}
+    assert detection.take(AT, [record(n, event(n)) for n in range(40, 70)])
+
+
 def test_a_tick_closes_what_waits(detection: Detection) -> None:
     detection.take(AT, [record(n, event(n)) for n in range(5)])
     tick = encode(Tick(format_millis(START + 12_000)))

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 from confluent_kafka import Consumer, TopicPartition
 
 from schemas.piece import Checkpoint, StateError, seal
+from streams import state
 from streams.record import Record
 from streams.settings import Kafka
 from streams.state import StateLog
@@ -110,10 +111,13 @@ async def test_an_unfinished_checkpoint_is_void_for_the_next_owner(settings: Kaf
     await owner.open()
     assert await asyncio.to_thread(read, owner) == (PIECES, {topic: 10})
     await owner.close()
-    await dies._producer.client.close()
+    await dies.close()
 
 
-async def test_what_lies_before_the_last_whole_round_is_deleted(settings: Kafka, topic: str) -> None:
+async def test_what_lies_before_the_last_whole_round_is_deleted(
+    settings: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "_CUT_EVERY_S", 0.0)
     log = StateLog(settings, topic, topic, 0)
     await log.open()
     await written(log, (True, 1), (False, 2), source=topic)
