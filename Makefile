@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench clean
+.PHONY: help setup check test chaos demo bench clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,11 +36,19 @@ check: setup ## Lint, formatting, types and the direction of imports
 test: check ## All checks, then all tests (against Apache Kafka where Java 17 and Maven are present)
 	@$(BIN)/python -m pytest $(ARGS)
 
+# How many kills, 20 for each seed; ARGS=-x ends at the first seed that fails.
+KILLS ?= 1000
+
+chaos: setup ## Kill workers 1,000 times (KILLS=N) under attack; seeds and outcomes go to build/chaos.log
+	@mkdir -p build
+	@TRIPSWITCH_CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/integration/test_chaos.py \
+		-o log_file=build/chaos.log -o log_file_level=INFO $(ARGS)
+
 demo: setup ## The whole system on this machine; a gateway is attacked before your eyes
 	@$(BIN)/tripswitch demo
 
-bench: setup ## Measure throughput, latency, memory and detection quality
-	@$(BIN)/python -m benchmarks
+bench: setup ## Measure throughput, latency, memory and restore (20 minutes; one part: ARGS=detect)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## Remove .venv, the caches and everything built
 	@rm -rf .venv build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

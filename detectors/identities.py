@@ -19,8 +19,8 @@ _ROW = np.dtype(
 
 
 class Rows:
-    """A component's state: a structured array that grows by doubling. A row of zeros is a blank one, so that memory
-    which no identity has reached yet is never touched."""
+    """A component's state: a structured array that grows fourfold. A row of zeros is a blank one, so that memory which
+    no identity has reached yet is never touched, and so never given."""
 
     def __init__(self, dtype: np.dtype[np.void]) -> None:
         if dtype.itemsize % 8:
@@ -31,7 +31,7 @@ class Rows:
         """The array, grown so that it has at least `count` rows."""
         have = len(self.array)
         if count > have:
-            grown = np.zeros(max(count, 2 * have, 256), self.array.dtype)
+            grown = np.zeros(max(count, 4 * have, 256), self.array.dtype)
             grown[:have] = self.array
             self.array = grown
         return self.array
@@ -126,10 +126,11 @@ class Identities:
         # Of events of one identity the last one wins: numpy assigns in order.
         columns["declared"][who] = batch.declared[told] + 1
         columns["trust"][who] = batch.trust[told]
-        for at in told[columns["credential"][who] != batch.credential[told]].tolist():
+        before = columns["credential"][who]
+        columns["credential"][who] = batch.credential[told]
+        for at in told[columns["credential"][who] != before].tolist():
             self._credentials[row[at]] = batch.events[at].data.credential_id
             self._renamed.add(int(row[at]))
-        columns["credential"][who] = batch.credential[told]
 
     def free(self, rows: Iterable[int]) -> None:
         """Forgets whose these rows were."""

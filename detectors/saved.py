@@ -91,7 +91,7 @@ class Saved:
         self._changed[changed] = False
         self._written[changed] = True
         first = self._cursor
-        last = min(count, first + len(changed) + count // _ROUND + 1)
+        last = min(count, first + len(changed) // 2 + count // _ROUND + 1)
         slice_of = first + np.flatnonzero(~self._written[first:last])
         self._written[first:last] = True
         self._cursor, self._begins = last, last >= count

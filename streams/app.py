@@ -1,5 +1,6 @@
 """What the Faust apps share: how they are made and run."""
 
+import atexit
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from streams.transport import deliver_in_chunks
 _HEARTBEAT_SECONDS = 3.0
 _SESSION_SECONDS = 15.0
 _SCRATCH = tempfile.TemporaryDirectory(prefix="tripswitch-")
+atexit.register(_SCRATCH.cleanup)
 
 
 def group(name: str) -> str:

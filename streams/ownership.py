@@ -14,7 +14,7 @@ from streams.publish import Publisher
 from streams.record import Record
 from streams.state import NoLog, StateLog
 
-_SAVED_EVERY_S = 1.5
+_SAVED_EVERY_S = 2.0
 _RESTORED_AT_ONCE = 2
 _TICK_S = 1.0
 Log = StateLog | NoLog
@@ -80,6 +80,8 @@ class Ownership:
         self._due: dict[int, float] = {}
         self._saving: dict[int, asyncio.Task[None]] = {}
         self._said: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._failed = False
         self._restoring = asyncio.Semaphore(_RESTORED_AT_ONCE)
         self._effects = asyncio.Lock()
         """Held from a chunk's records to the acknowledgement of what follows from them."""
@@ -87,16 +89,13 @@ class Ownership:
     async def assigned(self, numbers: set[int]) -> None:
         """The worker owns `numbers` now, and no others."""
         for number in self._logs.keys() - numbers:
-            opening = self._logs.pop(number)
+            self._let_go(self._logs.pop(number))
             self._saved.pop(number, None)
-            if not opening.cancel() and _opened(opening):
-                await opening.result().close()
         self._owner.keep(numbers)
-        fresh = numbers - self._logs.keys()
-        for number in sorted(fresh):
-            self._logs[number] = asyncio.ensure_future(self._or_crash(self._take_over(number)))
-        if fresh:
-            self._said = asyncio.ensure_future(self._say([self._logs[number] for number in fresh]))
+        for number in sorted(numbers):
+            kept = self._logs.get(number)
+            self._logs[number] = asyncio.ensure_future(self._or_crash(self._take_over(number, kept)))
+        self._said = asyncio.ensure_future(self._say(time.monotonic(), list(self._logs.values())))
 
     async def revoked(self) -> None:
         """Another worker may own the partitions soon: saves what it would have to do again."""
@@ -106,20 +105,22 @@ class Ownership:
         """Saves what can be saved, and lets go of the partitions."""
         await self._save_all(due=False)
         for opening in self._logs.values():
-            if not opening.cancel() and _opened(opening):
-                await opening.result().close()
+            self._let_go(opening)
+        await asyncio.gather(*self._leaving)
         self._logs.clear()
         await self._publisher.stop()
 
     async def take(self, event: faust.EventT) -> None:
         """Shows the owner a chunk and publishes what follows; acknowledges it then, and only then."""
         at, number = event.message.tp, event.message.tp.partition
-        stale = event.message.generation_id != self._app.consumer_generation_id
-        if stale or self._app.rebalancing or number not in self._logs:
+        opening = self._logs.get(number)
+        if opening is None or not self._is_ours(event, opening):
             # Its next owner, perhaps this worker, reads it again.
             return
-        log = await asyncio.shield(self._logs[number])
+        log = await asyncio.shield(opening)
         async with self._effects:
+            if not self._is_ours(event, opening):
+                return
             effects = self._owner.take(at, event.value)
             if self._atomic:
                 await self._settle(number)
@@ -131,9 +132,18 @@ class Ownership:
                     self._save(log, number)
         event.ack()
 
+    def _is_ours(self, event: faust.EventT, opening: "asyncio.Task[Log]") -> bool:
+        """Whether a chunk is of a partition that has not moved since it was fetched, and may be answered."""
+        return (
+            event.message.generation_id == self._app.consumer_generation_id
+            and not self._app.rebalancing
+            and self._logs.get(event.message.tp.partition) is opening
+            and not self._failed
+        )
+
     async def tick(self) -> None:
         """Publishes ticks, and saves partitions whose records ceased to come."""
-        if self._app.rebalancing:
+        if self._app.rebalancing or self._failed:
             return
         async with self._effects:
             await self._publisher.publish(self._owner.ticks())
@@ -143,7 +153,7 @@ class Ownership:
 
     async def _save_all(self, *, due: bool) -> None:
         for number, opening in list(self._logs.items()):
-            if not _opened(opening):
+            if not _opened(opening) or self._failed:
                 continue
             async with self._effects:
                 if self._owner.offsets(number) != self._saved.get(number) and (not due or self._is_due(number)):
@@ -173,6 +183,10 @@ class Ownership:
                 await log.write(checkpoint, offsets, effects)
                 self._saved[number] = offsets
                 self._due[number] = time.monotonic() + _SAVED_EVERY_S
+            except Exception:
+                # What it held is in no checkpoint; one more would go past it.
+                self._failed = True
+                raise
             finally:
                 self._saving.pop(number, None)
 
@@ -180,19 +194,47 @@ class Ownership:
 
     # -- taking over ----------------------------------------------------------------------------------------------
 
-    async def _take_over(self, number: int) -> Log:
+    async def _take_over(self, number: int, kept: "asyncio.Task[Log] | None") -> Log:
+        """Opens and reads the partition's log, unless this worker still has it and nobody wrote to it since."""
+        saved = self._saved.get(number)
+        if kept is not None and saved and _opened(kept):
+            if await asyncio.to_thread(kept.result().is_at, saved):
+                return kept.result()
+            # It was taken for dead, and another worker owned the partition meanwhile.
+            del self._saved[number]
+        if kept is not None:
+            self._let_go(kept)
         log = self._log_of(number)
         async with self._restoring:
+            if not self._is_current(number):
+                return log
             await log.open()
             partition, offsets = await asyncio.to_thread(log.read, lambda some: self._owner.restored(number, some))
+        if self._is_current(number):
             self._owner.go_on(number, partition, offsets)
-        self._saved[number] = offsets
-        self._due[number] = time.monotonic() + _SAVED_EVERY_S
+            self._saved[number] = offsets
+            self._due[number] = time.monotonic() + _SAVED_EVERY_S
         return log
 
-    async def _say(self, opening: "list[asyncio.Task[Log]]") -> None:
-        started = time.monotonic()
-        await asyncio.wait(opening)
+    def _is_current(self, number: int) -> bool:
+        """Whether the task that asks is the one that takes the partition over: it may have moved on meanwhile."""
+        return self._logs.get(number) is asyncio.current_task()
+
+    def _let_go(self, opening: "asyncio.Task[Log]") -> None:
+        """Closes a log once it is open; nobody waits for that."""
+
+        async def close() -> None:
+            await asyncio.wait([opening])
+            if _opened(opening):
+                await opening.result().close()
+
+        leaving = asyncio.ensure_future(close())
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    async def _say(self, started: float, opening: "list[asyncio.Task[Log]]") -> None:
+        if opening:
+            await asyncio.wait(opening)
         if all(map(_opened, opening)):
             sys.stderr.write(
                 f"{self._name}: restored {len(opening)} partitions in {time.monotonic() - started:.1f} s, "

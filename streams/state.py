@@ -12,17 +12,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as Place
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
 from schemas.piece import Checkpoint, StateError, seal, unseal
 from streams.clients import aiokafka_options
+from streams.committed import committed_records
 from streams.publish import Publisher
 from streams.record import Record
 from streams.settings import Kafka
@@ -31,7 +33,6 @@ _FORMAT = 1
 _KIND = "checkpoint"
 _TRANSACTION_MS = 20_000
 """The broker ends a transaction that its owner left open for so long; readers of what is committed wait for that."""
-_STALLED_S = 60.0
 _CUT_S = 30.0
 _CUT_EVERY_S = 60.0
 """A small state is written anew with every checkpoint; so often nothing needs to be deleted."""
@@ -88,13 +89,14 @@ class StateLog:
             TimeoutError: nothing came for a minute.
         """
         covered: dict[str, int] = {}
-        records = self._records()
+        records = committed_records(self._kafka, self._topic, self._number, f"{self._group}-state")
         first = next(records, None)
         if first is None:
             return None, covered
 
         def pieces() -> Iterator[bytes]:
-            for offset, raw in _with(first, records):
+            for message in chain([first], records):
+                offset, raw = message.offset(), message.value() or b""
                 piece = unseal(raw)
                 if piece.kind != _KIND:
                     yield raw
@@ -112,6 +114,18 @@ class StateLog:
         # What it covers is known once all of it was read.
         restored = restore(pieces())
         return restored, covered
+
+    def is_at(self, offsets: Mapping[str, int]) -> bool:
+        """Whether `offsets` (by topic) are what the group has committed: nobody else has written since they were.
+
+        Blocks; to be called in a thread.
+        """
+        consumer = Consumer({**self._kafka.confluent(), "group.id": self._group})
+        try:
+            places = [TopicPartition(topic, self._number) for topic in offsets]
+            return all(at.offset == offsets[at.topic] for at in consumer.committed(places, timeout=30))
+        finally:
+            consumer.close()
 
     async def write(self, checkpoint: Checkpoint, offsets: Mapping[str, int], effects: Sequence[Record] = ()) -> None:
         """Writes a checkpoint, in one transaction with the group's `offsets` (by topic) and with `effects`.
@@ -142,50 +156,15 @@ class StateLog:
                 self._cutting = asyncio.ensure_future(asyncio.to_thread(self._delete_before, complete))
 
     def _delete_before(self, offset: int) -> None:
-        place, client = TopicPartition(self._topic, self._number, offset), AdminClient(self._kafka.confluent())
+        place, client = (
+            TopicPartition(self._topic, self._number, offset),
+            AdminClient({**self._kafka.confluent(), "log_level": "3"}),
+        )
         try:
             client.delete_records([place], request_timeout=_CUT_S)[place].result()
         except KafkaException as error:
             # The log grows until the next round ends; nothing is lost.
             _log.warning("%s/%d was not cut at %d: %s", self._topic, self._number, offset, error.args[0].str())
-
-    def _records(self) -> Iterator[tuple[int, bytes]]:
-        """Every committed record: its offset and value."""
-        consumer = Consumer(
-            {
-                **self._kafka.confluent(),
-                "group.id": f"{self._group}-state",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                "fetch.max.bytes": 64 << 20,
-                "max.partition.fetch.bytes": 16 << 20,
-                "queued.max.messages.kbytes": 256 << 10,
-                "fetch.wait.max.ms": 20,
-            }
-        )
-        try:
-            place = TopicPartition(self._topic, self._number)
-            low, high = consumer.get_watermark_offsets(place, timeout=30)
-            if low == high:
-                return
-            place.offset = low
-            consumer.assign([place])
-            heard = time.monotonic()
-            while True:
-                for message in consumer.consume(64, timeout=0.5):
-                    heard, error = time.monotonic(), message.error()
-                    if error is None:
-                        yield message.offset(), message.value() or b""
-                    elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                        return
-                    else:
-                        raise KafkaException(error)
-                if time.monotonic() - heard > _STALLED_S:
-                    raise TimeoutError(f"{self._topic}/{self._number} could not be read for {_STALLED_S:g} s")
-        finally:
-            consumer.close()
 
 
 class NoLog:
@@ -204,6 +183,10 @@ class NoLog:
         """Nothing was saved."""
         return None, {}
 
+    def is_at(self, offsets: Mapping[str, int]) -> bool:  # noqa: ARG002
+        """There is nobody to have written."""
+        return True
+
     async def write(self, checkpoint: Checkpoint, offsets: Mapping[str, int], effects: Sequence[Record] = ()) -> None:  # noqa: ARG002
         """Publishes the effects."""
         await self._publisher.publish(effects)
@@ -212,8 +195,3 @@ class NoLog:
 def log_of(kafka: Kafka, group: str, topic: str, number: int, publisher: Publisher) -> StateLog | NoLog:
     """The log of the state of the partition `number` of an app."""
     return StateLog(kafka, group, topic, number) if kafka.transactions else NoLog(publisher)
-
-
-def _with(first: tuple[int, bytes], rest: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    yield first
-    yield from rest

@@ -1,38 +1,98 @@
-"""A broker that goes away under running workers: they wait, come back by themselves, and miss nothing.
+"""A broker that goes away under running workers, or has no room left: they wait or end, come back, and miss nothing.
 
-Claimed: every usage event that the broker took is read, and its finding published, at least once.
+Claimed: of every usage event that the broker took, what follows is published at least once, and nothing else is; the
+commands are those that undisturbed workers would have issued on the same signals.
 """
 
-import json
+import shutil
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from kafka_node import KafkaNode
-from traffic import Story
-from workers import Road, wait_until
+import pytest
+
+from chaos import settle, wait_restored
+from kafka_node import QUICK_RETURN, KafkaNode
+from oracle import check
+from traffic import Traffic
+from workers import UNCAPPED, Road, quick_policy, wait_until
 
 
-def identities_found(road: Road) -> set[str]:
-    return {json.loads(m.value())["identity"] for m in road.read("llm.signals") if b"llm.finding.v1" in m.value()}
+@contextmanager
+def small_disk(at: Path, megabytes: int) -> Iterator[None]:
+    """A disk of its own at `at`, in memory."""
+    at.mkdir(parents=True)
+    mount = shutil.which("mount")
+    made = mount and subprocess.run(
+        [mount, "-t", "tmpfs", "-o", f"size={megabytes}m", "tripswitch-test", str(at)], capture_output=True, check=False
+    )
+    if not made or made.returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all the room there is."""
+    ballast = disk / "ballast"
+    with ballast.open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+                file.flush()
+        except OSError:
+            pass
+    return ballast
 
 
 def test_workers_outlive_a_broker_that_is_killed(kafka_node: KafkaNode, tmp_path: Path) -> None:
-    road = Road(kafka_node.bootstrap, tmp_path)
+    road = Road(kafka_node.bootstrap, tmp_path, quick_policy(tmp_path / "policy.toml", UNCAPPED))
     try:
         road.cli("init")
-        workers = [road.start("detect"), road.start("decide")]
-        story = Story(int(time.time() * 1000))
-        half = len(story.events) // 2
-        road.publish(story.events[:half])
-        wait_until(lambda: road.lag("detect") == 0, "detect has read the first half", road)
-        kafka_node.kill9()
-        # Long enough for the clients to notice.
-        time.sleep(5.0)
-        assert [worker.poll() for worker in workers] == [None, None], road.logs()
-        kafka_node.start()
-        road.publish(story.events[half:])
-        wait_until(lambda: road.lag("detect") == 0, "detect has read the second half", road)
-        wait_until(lambda: identities_found(road) >= {"key_stolen", "agent_loop", "svc_spike"}, "findings", road)
-        wait_until(lambda: len(road.read("llm.killswitch")) >= 3, "commands", road)
+        workers = [road.start("detect", "a"), road.start("decide", "a")]
+        with Traffic(kafka_node.bootstrap, 1):
+            wait_restored(road, *workers)
+            time.sleep(3.0)
+            kafka_node.kill9()
+            # Long enough for the clients to notice.
+            time.sleep(5.0)
+            kafka_node.start()
+            supervised(road, 8.0)
+        settle(road)
+        assert check(road)
     finally:
         road.close()
+
+
+def test_workers_lose_nothing_when_the_brokers_disk_is_full(kafka_classpath: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "kafka" / "records"
+    with small_disk(disk, 400), KafkaNode(kafka_classpath, tmp_path / "kafka", QUICK_RETURN) as node:
+        road = Road(node.bootstrap, tmp_path, quick_policy(tmp_path / "policy.toml", UNCAPPED))
+        try:
+            road.cli("init")
+            workers = [road.start("detect", "a"), road.start("decide", "a")]
+            with Traffic(node.bootstrap, 2):
+                wait_restored(road, *workers)
+                time.sleep(3.0)
+                ballast = fill(disk)
+                # Kafka gives a disk up that it cannot write to, and ends when it was the last.
+                wait_until(lambda: not node.running, "the broker notices", road)
+                ballast.unlink()
+                node.start()
+                supervised(road, 8.0)
+            settle(road)
+            assert check(road)
+        finally:
+            road.close()
+
+
+def supervised(road: Road, seconds: float) -> None:
+    """Goes on for some seconds; what ends by itself is started again."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        road.supervise()
+        time.sleep(0.2)

@@ -19,18 +19,20 @@ def letters(road: Road) -> list[bytes]:
     return sorted(base64.b64decode(json.loads(m.value())["raw"]) for m in road.read("llm.dead-letters"))
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_skipped_over_a_restart(kafka_node: KafkaNode, tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize(("how", "instance"), [(signal.SIGTERM, ""), (signal.SIGKILL, "a")], ids=["stop", "kill9"])
+def test_nothing_is_skipped_over_a_restart(
+    kafka_node: KafkaNode, tmp_path: Path, how: signal.Signals, instance: str
+) -> None:
     road = Road(kafka_node.bootstrap, tmp_path)
     poison = [b"[" * 200_000, *(b"record %d" % n for n in range(9))]
     try:
         road.cli("init")
-        worker = road.start("detect")
+        worker = road.start("detect", instance)
         road.publish(poison[:5], key=b"k")
         wait_until(lambda: len(letters(road)) == 5 and road.lag("detect") == 0, "the first five", road)
         road.stop(worker, how)
         road.publish(poison[5:], key=b"k")
-        road.start("detect")
+        road.start("detect", instance)
         wait_until(lambda: len(letters(road)) >= 10, "the other five", road)
         assert letters(road) == sorted(poison)
     finally:

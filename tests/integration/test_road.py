@@ -171,7 +171,7 @@ def test_the_archive_has_every_event_once(travelled: Travelled) -> None:
     """Last: the embedded ClickHouse lets one process in at a time."""
     road = travelled.road
     wait_until(lambda: road.lag("archive") == 0, "archive has read everything", road)
-    for worker in road.workers:
+    for worker in list(road.workers):
         assert road.stop(worker) == 0, road.logs()
     script = (
         "import json, sys; from sinks.clickhouse import ClickHouseSink; s = ClickHouseSink(sys.argv[1]);"

@@ -42,6 +42,8 @@ def resolve(cache: Path) -> Path:
 
     Raises RuntimeError with Maven's own words when it cannot resolve them.
     """
+    # Maven takes a relative folder for one beside its pom.xml.
+    cache = cache.resolve()
     jars = cache / f"kafka-{version()}-{hashlib.sha256(POM.read_bytes()).hexdigest()[:8]}"
     if jars.is_dir():
         return jars

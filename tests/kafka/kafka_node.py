@@ -101,9 +101,9 @@ class KafkaNode:
         if self.running:
             raise RuntimeError("this node runs already: stop() or kill9() it first")
         began = time.monotonic()
-        if not self._records.exists():
+        if not (self._records / "meta.properties").exists():
             self._format()
-        command = [*_ends_with_us(), *self._java, "kafka.Kafka", str(self._properties)]
+        command = [*ends_with_us(), *self._java, "kafka.Kafka", str(self._properties)]
         with self.server_log.open("ab") as log:
             # A session of its own, or Ctrl-C would reach the broker before the tests had let go of it.
             self._process = subprocess.Popen(
@@ -193,7 +193,7 @@ def _leads_everything(admin: AdminClient) -> bool:
     return bool(cluster.brokers) and all(partition.leader >= 0 for partition in partitions)
 
 
-def _ends_with_us() -> list[str]:
+def ends_with_us() -> list[str]:
     """A prefix that has Linux end the broker when the tests are killed and can no longer do it themselves.
 
     Linux counts the thread that started the process, so this is only right from the main thread.

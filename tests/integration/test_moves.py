@@ -1,0 +1,106 @@
+"""Partitions that move: workers join, leave, and wake up after theirs were taken.
+
+Claimed: whoever owns a partition goes on where its last checkpoint was. What follows from each usage event is
+published at least once, a repeat byte for byte the same. A worker that slept while its partitions moved moves no
+offset and issues no command any more: the broker refuses them.
+"""
+
+import signal
+import time
+from pathlib import Path
+
+from chaos import settle, stopped_inside, wait_read, wait_restored
+from kafka_node import KafkaNode
+from oracle import check, check_detect
+from traffic import Traffic
+from workers import UNCAPPED, Road, Worker, quick_policy, wait_until
+
+PACE = 60
+"""With bursts of thousands of events, partitions are revoked while chunks are under way."""
+
+
+def test_workers_join_and_leave_while_events_flow(kafka_node: KafkaNode, tmp_path: Path) -> None:
+    road = Road(kafka_node.bootstrap, tmp_path)
+    try:
+        road.cli("init")
+        first = road.start("detect")
+        with Traffic(kafka_node.bootstrap, 3, PACE, behind=3 * 3600):
+            wait_restored(road, first)
+            second = road.start("detect")
+            third = road.start("detect")
+            wait_restored(road, second, third)
+            leave_in_the_middle(road, first)
+            leave_in_the_middle(road, third)
+            time.sleep(1.0)
+        settle(road)
+        check_detect(road)
+    finally:
+        road.close()
+
+
+def leave_in_the_middle(road: Road, worker: Worker) -> None:
+    """Has a worker leave while much waits to be read: the others' partitions are revoked with chunks under way."""
+    wait_until(lambda: road.lag("detect") > 1000, "there is something to read", road)
+    assert road.stop(worker) == 0, worker.log.read_text()
+
+
+def test_a_worker_that_wakes_up_after_its_partitions_moved_is_refused(kafka_node: KafkaNode, tmp_path: Path) -> None:
+    road = Road(kafka_node.bootstrap, tmp_path, quick_policy(tmp_path / "policy.toml", UNCAPPED))
+    try:
+        road.cli("init")
+        with Traffic(kafka_node.bootstrap, 4):
+            sleepers, heirs = ([road.start(app) for app in ("detect", "decide")] for _ in range(2))
+            wait_restored(road, *sleepers, *heirs)
+            restored = [heir.restored() for heir in heirs]
+            for sleeper in sleepers:
+                if not stopped_inside(road, sleeper):
+                    sleeper.send_signal(signal.SIGSTOP)
+            for heir, before in zip(heirs, restored, strict=True):
+                wait_until(lambda h=heir, b=before: h.restored() > b, f"{heir.log.name}: all partitions", road)
+            taken = reached(road)
+            for sleeper in sleepers:
+                sleeper.send_signal(signal.SIGCONT)
+            for _ in range(25):
+                now = reached(road)
+                assert all(now[at] >= offset for at, offset in taken.items()), "an offset went back"
+                taken = now
+                road.supervise()
+                time.sleep(0.2)
+        settle(road)
+        assert check(road)
+    finally:
+        road.close()
+
+
+def test_a_worker_that_gets_its_partitions_back_starts_from_what_others_saved(
+    kafka_node: KafkaNode, tmp_path: Path
+) -> None:
+    """It slept with nothing unsaved, so that no refusal tells it that others have owned its partitions meanwhile."""
+    road = Road(kafka_node.bootstrap, tmp_path)
+    try:
+        road.cli("init")
+        sleeper = road.start("detect")
+        with Traffic(kafka_node.bootstrap, 5):
+            wait_restored(road, sleeper)
+            time.sleep(2.0)
+        wait_read(road)
+        sleeper.send_signal(signal.SIGSTOP)
+        heir = road.start("detect")
+        with Traffic(kafka_node.bootstrap, 6):
+            wait_restored(road, heir)
+            time.sleep(2.0)
+        wait_read(road)
+        sleeper.send_signal(signal.SIGCONT)
+        assert road.stop(heir) == 0, heir.log.read_text()
+        with Traffic(kafka_node.bootstrap, 7):
+            for _ in range(30):
+                road.supervise()
+                time.sleep(0.2)
+        settle(road)
+        check_detect(road)
+    finally:
+        road.close()
+
+
+def reached(road: Road) -> dict[tuple[str, int], int]:
+    return {(at.topic, at.partition): at.offset for app in ("detect", "decide") for at in road.committed(app)}
