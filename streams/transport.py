@@ -3,7 +3,7 @@
 Faust spends about 200 microseconds on each event; a chunk of records pays that once. Agents, acks, commits and
 rebalances stay Faust's. What is leaned on inside Faust, and why, is in docs/decisions/0001-batch-transport.md.
 
-A batch topic's event carries a list of aiokafka `ConsumerRecord`s of one partition in offset order; its message has
+A batch topic's event carries a list of `Fetched` records of one partition in offset order; its message has
 the last one's offset, and acknowledging it acknowledges the chunk.
 """
 
@@ -13,9 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import faust
+from aiokafka import TopicPartition
+from aiokafka.consumer import fetcher
 from faust.serializers import codecs
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from msgspec import Struct
 
 CHUNK = 1024
 """Records per event, at the most."""
@@ -35,6 +38,32 @@ class _Untouched(codecs.Codec):  # type: ignore[misc]
 
 
 codecs.register("chunk", _Untouched())
+
+
+class Fetched(Struct, gc=False):
+    """A record as it was fetched: the fields of aiokafka's `ConsumerRecord`, without a dictionary for each."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    checksum: int | None = None
+    serialized_key_size: int = -1
+    serialized_value_size: int = -1
+
+
+def _fetched(_: fetcher.PartitionRecords, tp: TopicPartition, record: Any) -> Fetched:
+    return Fetched(
+        tp.topic, tp.partition, record.offset, record.timestamp, record.timestamp_type, record.key, record.value,
+        record.headers,
+    )  # fmt: skip
+
+
+fetcher.PartitionRecords._consumer_record = _fetched  # noqa: SLF001
 
 
 class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]

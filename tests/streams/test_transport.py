@@ -1,6 +1,7 @@
 """The batch transport: what it leans on inside Faust is there; a chunk is counted, acknowledged and committed once."""
 
 import asyncio
+import dataclasses
 import inspect
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -8,13 +9,17 @@ from typing import Any
 
 import faust
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import ConsumerRecord
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from streams import transport
-from streams.transport import BatchConsumer, deliver_in_chunks
+from streams.transport import BatchConsumer, Fetched, deliver_in_chunks
 
 PARTITION = TP("usage", 0)
 
@@ -54,6 +59,20 @@ def test_aiokafka_still_keeps_the_fetch_wait_and_the_isolation_where_they_are_se
         "self",
         "transport",
     ]
+
+
+def test_aiokafka_still_makes_its_records_where_ours_are_made() -> None:
+    """With the fields that ours have, of what a fetched batch holds."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+    builder.append(0, 1_000, b"k", b"v", [("h", b"x")])
+    builder.append(1, 2_000, None, None, [])
+    raw, place = bytes(builder.build()), TopicPartition("usage", 3)
+    unpacked = list(PartitionRecords(place, MemoryRecords(raw), [], 0, None, None, True, 1))
+    assert unpacked == [
+        Fetched("usage", 3, 0, 1_000, 0, b"k", b"v", [("h", b"x")]), Fetched("usage", 3, 1, 2_000, 0, None, None, []),
+    ]  # fmt: skip
+    theirs = {field.name for field in dataclasses.fields(ConsumerRecord)}
+    assert theirs == set(Fetched.__struct_fields__)
 
 
 def test_the_drivers_transport_takes_its_consumer_from_a_class_attribute() -> None:
