@@ -33,6 +33,7 @@ STEPS = {
     "/streams/detect.py": "records, signals",
     "/schemas/batch.py": "columns",
     "/detectors/identities.py": "index",
+    "/detectors/index.py": "index",
     "/detectors/clock.py": "clock, duplicates",
     "/detectors/duplicates.py": "clock, duplicates",
     "/detectors/windows.py": "windows",

@@ -100,7 +100,7 @@ class Partition:
     def take(self, batch: Batch) -> list[Told]:
         """Takes a batch in; returns what it tells, in order."""
         ticked = self._clock.tick(batch)
-        row = self._identities.rows(batch.events)
+        row = self._identities.rows(batch)
         velocities, closings = self._windows.advance(batch, ticked, row, self._identities.tiebreak)
         self.counts.events += len(batch)
         self.counts.duplicates += int(ticked.duplicate.sum())
@@ -174,7 +174,9 @@ class Partition:
             trigger = view.batch.events[raised.at]
             cause = Cause(trigger.source, trigger.id)
             told_by = f"{trigger.source}\0{trigger.id}"
+            first = int(view.velocities.first[raised.at])
         else:
+            first = int(view.closings.first[raised.closing])
             told_by = str(int(view.closings.end[raised.closing]))
         offset = int(view.batch.offset[raised.at]) if raised.at < len(view.batch) else -1
         return Finding(
@@ -199,7 +201,7 @@ class Partition:
                 cause=cause,
                 usd_per_minute=raised.usd_per_minute,
                 baseline_usd_per_minute=raised.baseline_usd_per_minute,
-                age_seconds=max(0, now - self._windows.first_seen(raised.row)) / 1000,
+                age_seconds=max(0, now - first) / 1000,
                 span_seconds=raised.span_seconds,
                 deterministic=raised.deterministic,
                 extreme=raised.extreme,

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from detectors.compiled import State
+from detectors.index import Index
 from schemas.batch import TRUSTS, WORKLOADS, Batch, Flags, Ints
 from schemas.directory import Directory
-from schemas.usage import UsageEvent
 
 _ROW = np.dtype(
     [("tiebreak", "i8"), ("tenant", "i8"), ("credential", "u8"), ("declared", "i1"), ("trust", "i1")], align=True
@@ -65,7 +65,8 @@ class Identities:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._rows: dict[tuple[str | None, str], int] = {}
+        self._rows: dict[tuple[str, str], int] = {}
+        self._index = Index()
         self._names: list[tuple[str, str] | None] = []
         self._credentials: list[str | None] = []
         self._free: list[int] = []
@@ -90,15 +91,18 @@ class Identities:
             raise LookupError(f"row {row} is free")
         return name
 
-    def rows(self, events: Sequence[UsageEvent]) -> Ints:
+    def rows(self, batch: Batch) -> Ints:
         """The row of each event's identity; new identities get free rows, or the next ones."""
-        keys = [(event.data.tenant, event.subject) for event in events]
-        rows = list(map(self._rows.get, keys))
-        if None in rows:
+        rows = self._index.find(batch.identity)
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown):
             first = len(self._names)
-            rows = [self._admit(key) if row is None else row for key, row in zip(keys, rows, strict=True)]
+            for at in unknown.tolist():
+                event = batch.events[at]
+                rows[at] = self._admit(event.data.tenant, event.subject)
             self._enter(range(first, len(self._names)))
-        return np.array(rows, np.int64)
+            self._index.add(batch.identity[unknown], rows[unknown])
+        return rows
 
     @property
     def tiebreak(self) -> Ints:
@@ -135,15 +139,13 @@ class Identities:
     def free(self, rows: Iterable[int]) -> None:
         """Forgets whose these rows were."""
         for row in rows:
-            tenant, subject = self.name(row)
-            for key in ((tenant, subject), (None, subject)):
-                if self._rows.get(key) == row:
-                    del self._rows[key]
+            del self._rows[self.name(row)]
             self._names[row] = None
             self._credentials[row] = None
             self._columns.array[row] = np.zeros((), _ROW)
             self._free.append(row)
             self._renamed.add(row)
+        self._index.clear()
 
     # -- saved state ----------------------------------------------------------------------------------------------
 
@@ -181,9 +183,8 @@ class Identities:
         """What of an identity is a number."""
         return self._columns
 
-    def _admit(self, key: tuple[str | None, str]) -> int:
-        tenant = key[0] or self._directory.tenant_of(key[1])
-        name = (tenant, key[1])
+    def _admit(self, tenant: str | None, subject: str) -> int:
+        name = (tenant or self._directory.tenant_of(subject), subject)
         # The same identity with and without its tenant named is one row.
         row = self._rows.get(name)
         if row is None:
@@ -197,7 +198,6 @@ class Identities:
                 self._credentials.append(None)
             self._rows[name] = row
             self._renamed.add(row)
-        self._rows[key] = row
         return row
 
     def _enter(self, rows: Sequence[int]) -> None:

@@ -78,15 +78,20 @@ def _pack(parts: tuple[Words, ...], numbers: Ints, windows: State, pool: Pool, o
             width += part.shape[1]
         bitmap = head + 1
         at = bitmap + (width + 63) // 64
-        out[bitmap:at] = 0
-        bit = 0
+        bits, bit = np.uint64(0), 0
         for part in parts:
             for word in part[number]:
                 if word != 0:
-                    out[bitmap + bit // 64] |= one << np.uint64(bit % 64)
+                    bits |= one << np.uint64(bit & 63)
                     out[at] = word
                     at += 1
                 bit += 1
+                if bit & 63 == 0:
+                    out[bitmap] = bits
+                    bitmap += 1
+                    bits = np.uint64(0)
+        if bit & 63:
+            out[bitmap] = bits
         buckets = 0
         slot = windows[number].open - 1
         while slot >= 0:

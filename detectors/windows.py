@@ -34,24 +34,27 @@ ROW = np.dtype([
 
 class Velocities(NamedTuple):
     """Per event of a batch, after it was added: whether it came too `late` to count, whether its identity is
-    `returned` after the silence that made it a new one, and its sums over the last minute (`minute`, shape n by 3:
-    tokens, requests, USD)."""
+    `returned` after the silence that made it a new one, when the identity's `first` event was (ms), and its sums over
+    the last minute (`minute`, shape n by 3: tokens, requests, USD)."""
 
     late: Flags
     returned: Flags
+    first: Ints
     minute: Floats
 
 
 class Closings(NamedTuple):
     """Closed buckets, in order. `at` is the position in the batch of the event that closed it (n: none did).
 
-    `calls` are those that are evidence; a bucket may have refused calls alone. `minute`, `tenmin`, `hour` are sums (n
-    by 3: tokens, requests, USD) over the span that ends with the bucket.
+    `first` is when the identity's first event was (ms). `calls` are those that are evidence; a bucket may have refused
+    calls alone. `minute`, `tenmin`, `hour` are sums (n by 3: tokens, requests, USD) over the span that ends with the
+    bucket.
     """
 
     at: Ints
     row: Ints
     end: Ints
+    first: Ints
     sums: Floats
     calls: Ints
     failed: Ints
@@ -91,10 +94,6 @@ class Windows:
         """The watermark (ms) at which the next open bucket closes."""
         return min(int(self.pool.earliest[0]), NEVER - BEHIND) + BEHIND
 
-    def first_seen(self, row: int) -> int:
-        """The time (ms) of the identity's first event."""
-        return int(self.rows.array["first"][row])
-
     def advance(self, batch: Batch, ticked: Ticked, row: Ints, tiebreak: Ints) -> tuple[Velocities, Closings]:
         """Adds a batch's events and closes what is due. `row` has an entry per event; `tiebreak` has one per identity
         and orders those that close at the same end."""
@@ -104,7 +103,7 @@ class Windows:
             row, ticked.time, ticked.duplicate, ticked.watermark, batch.tokens, batch.cost,
             batch.retry, batch.failed, batch.denied, batch.excluded,
         )  # fmt: skip
-        velocities = Velocities(np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.zeros((n, 3)))
+        velocities = Velocities(np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.zeros(n, np.int64), np.zeros((n, 3)))
         # Each open bucket may close, and each event may open one that closes before the batch ends.
         closings = _closings(self.pending + n)
         count = _advance(self.rows.reach(len(tiebreak)), self.pool, tiebreak, events, velocities, closings)
@@ -125,9 +124,9 @@ class Windows:
 
 
 def _closings(n: int) -> Closings:
-    at, row, end, calls, failed, denied = (np.empty(n, np.int64) for _ in range(6))
+    at, row, end, first, calls, failed, denied = (np.empty(n, np.int64) for _ in range(7))
     sums, minute, tenmin, hour = (np.empty((n, 3)) for _ in range(4))
-    return Closings(at, row, end, sums, calls, failed, denied, minute, tenmin, hour)
+    return Closings(at, row, end, first, sums, calls, failed, denied, minute, tenmin, hour)
 
 
 def _first(closings: Closings, count: int) -> Closings:
@@ -136,6 +135,7 @@ def _first(closings: Closings, count: int) -> Closings:
         c.at[:n],
         c.row[:n],
         c.end[:n],
+        c.first[:n],
         c.sums[:n],
         c.calls[:n],
         c.failed[:n],
@@ -183,6 +183,7 @@ def _close_due(
         closings.at[closed] = position
         closings.row[closed] = bucket.row
         closings.end[closed] = end
+        closings.first[closed] = row.first
         for m in range(3):
             closings.sums[closed, m] = bucket.sums[m]
         closings.calls[closed] = bucket.calls
@@ -244,5 +245,6 @@ def _advance(
             if row.events == 0:
                 row.first = t
             row.events += 1
+        velocities.first[i] = row.first
         _sum(row.ten_id, row.ten, t // BUCKET, 6, velocities.minute[i])
     return closed

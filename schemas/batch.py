@@ -27,7 +27,8 @@ class Batch(Struct, frozen=True):
     """Columns of length n. Hashes are 64 bits of XXH3, the same in every process; 0 where the field is absent.
 
     `time` is the end of the call and `arrived` the broker's timestamp (0: unknown, as in a file), both in ms since
-    1970. `input` is tokens, NaN where unknown; `tokens` the known sum of both ways; `cost` is USD, 0 where unknown.
+    1970. `identity` is of the tenant and the subject as the event names them, never 0. `input` is tokens, NaN where
+    unknown; `tokens` the known sum of both ways; `cost` is USD, 0 where unknown.
     `latitude`, `longitude` (degrees), `accuracy` (km) are NaN and `asn` -1 where unknown. `declared` indexes
     `WORKLOADS`, -1 where the event names none; `workload` has interactive there. `trust` indexes `TRUSTS`. `failed`
     is a status of 400 and above, `denied` a call refused on our own word. `excluded` calls are no evidence: the
@@ -40,6 +41,7 @@ class Batch(Struct, frozen=True):
     arrived: Ints
     unique: Hashes
     source: Hashes
+    identity: Hashes
     credential: Hashes
     session: Hashes
     fingerprint: Hashes
@@ -112,6 +114,9 @@ def to_batch(events: Sequence[UsageEvent], offsets: ArrayLike, arrived: ArrayLik
         arrived=np.asarray(arrived, np.int64),
         unique=np.maximum(hashes(map(hashed, [event.id.encode() for event in events], source)), 1),
         source=hashes(source),
+        identity=np.maximum(
+            hashes(map(hashed, [event.subject.encode() for event in events], map(known, [d.tenant for d in rows]))), 1
+        ),
         credential=hashes([hashed(d.credential_id.encode()) if d.credential_id else 0 for d in rows]),
         session=hashes([hashed(d.session_id.encode()) if d.session_id else 0 for d in rows]),
         fingerprint=hashes([hashed(d.fingerprint.encode()) if d.fingerprint else 0 for d in rows]),

@@ -293,3 +293,24 @@ def test_refused_calls_are_no_history(policy: Config) -> None:
     assert spike.rows.array["hours"][0] == 0
     assert spike._models == {}
     assert [cohort.count for cohort in spike._cohorts] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+def test_a_finding_names_the_credential_of_its_moment(policy: Config, chunk: int) -> None:
+    """Of two that alternate, however the stream is cut: what a closed bucket tells looks back over a batch's edge."""
+    traffic = Traffic("key_two")
+    traffic.every(60.0, 0, 6 * 3600)
+    traffic.every(1.0, 6 * 3600, 6 * 3600 + 63, input_tokens=200_000)
+    events = [
+        replace(event, data=replace(event.data, credential_id=("a", "b", "a")[n % 3]))
+        for n, event in enumerate(traffic.events)
+    ]
+    partition, told = Partition(0, policy, Directory()), []
+    for first in range(0, len(events), chunk):
+        some = events[first : first + chunk]
+        told += partition.take(to_batch(some, range(first, first + len(some)), [0] * len(some)))
+    told += partition.close()
+    whole = Partition(0, policy, Directory())
+    undisturbed = whole.take(to_batch(events, range(len(events)), [0] * len(events))) + whole.close()
+    assert [encode(t.signal) for t in told] == [encode(t.signal) for t in undisturbed]
+    assert {t.signal.evidence.credential_id for t in told if isinstance(t.signal, Finding)} <= {"a", "b"}

@@ -50,7 +50,7 @@ def test_every_column_is_of_its_type(raw: Raw) -> None:
         types = {name: str(getattr(batch, name).dtype) for name in COLUMNS}
         assert types == {
             **dict.fromkeys(("offset", "time", "arrived", "asn"), "int64"),
-            **dict.fromkeys((*HASHES, "unique"), "uint64"),
+            **dict.fromkeys((*HASHES, "unique", "identity"), "uint64"),
             **dict.fromkeys(("input", "tokens", "cost", "latitude", "longitude", "accuracy"), "float64"),
             **dict.fromkeys(("workload", "declared", "trust"), "int8"),
             **dict.fromkeys(("retry", "failed", "denied", "excluded"), "bool"),
