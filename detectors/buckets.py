@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.compiled import Row, State, compiled
-from schemas.batch import Floats, Ints
+from schemas.batch import Ints
 
 BUCKET = 10_000
 """Milliseconds."""
@@ -30,15 +30,6 @@ class Pool(NamedTuple):
     free: Ints
     height: Ints
     earliest: Ints
-
-
-class Bucket(NamedTuple):
-    """What a bucket holds when it closes: sums (tokens, requests, USD), and calls by what became of them."""
-
-    sums: Floats
-    calls: int
-    failed: int
-    denied: int
 
 
 def new_pool() -> Pool:

@@ -105,7 +105,7 @@ class Partition:
         self.counts.events += len(batch)
         self.counts.duplicates += int(ticked.duplicate.sum())
         self.counts.late += int((velocities.late & ~ticked.duplicate).sum())
-        view = View(batch, ticked, row, len(self._identities), velocities, closings)
+        view = View(batch, ticked, row, len(self._identities), self._identities.tenant, velocities, closings)
         signals = self._signals(view, ticked.now)
         self._identities.remember(batch, row, self._speaks(view))
         self._saved.touch(row, closings.row)
@@ -119,7 +119,7 @@ class Partition:
         rows = np.empty(0, np.int64)
         velocities, _ = self._windows.advance(self._empty, ticked, rows, self._identities.tiebreak)
         closings = self._windows.close_until(self._clock.watermark, self._identities.tiebreak)
-        view = View(self._empty, ticked, rows, len(self._identities), velocities, closings)
+        view = View(self._empty, ticked, rows, len(self._identities), self._identities.tenant, velocities, closings)
         signals = self._signals(view, np.array([now]))
         self._saved.touch(closings.row)
         return signals
@@ -209,6 +209,7 @@ class Partition:
                 credential_id=standing.credential_id,
                 session_id=view.batch.events[raised.at].data.session_id if raised.session else None,
                 identity_trust=standing.identity_trust,
+                shared=raised.shared,
                 details=raised.details,
             ),
         )
@@ -241,17 +242,19 @@ class Partition:
                 denied.setdefault(int(member[k]), {})[identity] = int(closings.denied[first + k])
             decided, end = format_millis(int(now[at])), format_millis(int(closings.end[first]))
             of = [names.tenants[number] for number in numbers.tolist()]
-            for rank, k in enumerate(sorted(range(n), key=of.__getitem__)):
+            columns = [column.tolist() for column in (active, requests, failed, tokens, cost)]
+            rows = zip(of, range(n), *columns, strict=True)
+            for rank, (tenant, k, many, calls, errors, used, spent) in enumerate(sorted(rows)):
                 bucket = TenantBucket(
                     time=decided,
-                    tenant=of[k],
+                    tenant=tenant,
                     end=end,
                     partition=self._number,
-                    identities=int(active[k]),
-                    requests=int(requests[k]),
-                    failures=int(failed[k]),
-                    tokens=float(tokens[k]),
-                    cost_usd=round(float(cost[k]), 9),
+                    identities=many,
+                    requests=int(calls),
+                    failures=int(errors),
+                    tokens=used,
+                    cost_usd=round(spent, 9),
                     denied=denied.get(k, {}),
                 )
                 out.append(((at, 0, last, rank), bucket))

@@ -17,13 +17,14 @@ _SHORT = 64
 
 
 class View(Struct, frozen=True):
-    """A batch of a partition's events with its clock and windows. `row` is the identity's row per event and
-    `identities` how many rows there are."""
+    """A batch of a partition's events with its clock and windows. `row` is the identity's row per event,
+    `identities` how many rows there are, and `tenant` the number of each row's tenant."""
 
     batch: Batch
     ticked: Ticked
     row: Ints
     identities: int
+    tenant: Ints
     velocities: Velocities
     closings: Closings
 
@@ -50,6 +51,8 @@ class Raised(Struct, frozen=True):
     baseline_usd_per_minute: float = 0.0
     session: bool = False
     """Whether what it speaks of is the event's session alone."""
+    shared: str | None = None
+    """What others would show too if it were not this identity's doing: a provider's outage, a tenant's new model."""
     details: dict[str, str | float | int] = {}
 
 

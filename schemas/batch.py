@@ -20,6 +20,8 @@ Codes = NDArray[np.int8]
 WORKLOADS = ("interactive", "batch", "agent")
 _WORKLOAD_CODE = {None: -1} | {name: code for code, name in enumerate(WORKLOADS)}
 TRUSTS = (None, "authenticated", "mapped_header", "request_body")
+_CUT = 499
+"""The status of a call that its caller closed before the answer was complete, as nginx names it."""
 _TRUST_CODE = {name: code for code, name in enumerate(TRUSTS)}
 
 
@@ -28,7 +30,8 @@ class Batch(Struct, frozen=True):
 
     `time` is the end of the call and `arrived` the broker's timestamp (0: unknown, as in a file), both in ms since
     1970. `identity` is of the tenant and the subject as the event names them, never 0. `input` is tokens, NaN where
-    unknown; `tokens` the known sum of both ways; `cost` is USD, 0 where unknown.
+    unknown, `output` likewise; `tokens` the known sum of both ways; `cost` is USD, 0 where unknown. `status` is HTTP's.
+    `unmetered` is a call that was served, or cut off by its caller, and whose usage is unknown.
     `latitude`, `longitude` (degrees), `accuracy` (km) are NaN and `asn` -1 where unknown. `declared` indexes
     `WORKLOADS`, -1 where the event names none; `workload` has interactive there. `trust` indexes `TRUSTS`. `failed`
     is a status of 400 and above, `denied` a call refused on our own word. `excluded` calls are no evidence: the
@@ -46,7 +49,13 @@ class Batch(Struct, frozen=True):
     session: Hashes
     fingerprint: Hashes
     country: Hashes
+    model: Hashes
+    provider: Hashes
+    route: Hashes
+    agent: Hashes
+    end_user: Hashes
     input: Floats
+    output: Floats
     tokens: Floats
     cost: Floats
     latitude: Floats
@@ -56,8 +65,10 @@ class Batch(Struct, frozen=True):
     workload: Codes
     declared: Codes
     trust: Codes
+    status: Ints
     retry: Flags
     failed: Flags
+    unmetered: Flags
     denied: Flags
     excluded: Flags
 
@@ -105,6 +116,7 @@ def to_batch(events: Sequence[UsageEvent], offsets: ArrayLike, arrived: ArrayLik
     source = list(map(known, [event.source for event in events]))
     status = np.fromiter([d.status for d in rows], np.int64, n)
     declared = np.fromiter([_WORKLOAD_CODE[d.workload] for d in rows], np.int8, n)
+    missing = np.fromiter([d.usage_missing for d in rows], np.bool_, n)
     denied = np.fromiter([d.error == DENIED for d in rows], np.bool_, n)
     return Batch(
         events=events,
@@ -121,7 +133,13 @@ def to_batch(events: Sequence[UsageEvent], offsets: ArrayLike, arrived: ArrayLik
         session=hashes([hashed(d.session_id.encode()) if d.session_id else 0 for d in rows]),
         fingerprint=hashes([hashed(d.fingerprint.encode()) if d.fingerprint else 0 for d in rows]),
         country=hashes(map(known, [d.country for d in rows])),
+        model=hashes(map(known, [d.model for d in rows])),
+        provider=hashes(map(known, [d.provider for d in rows])),
+        route=hashes(map(known, [d.route for d in rows])),
+        agent=hashes(map(known, [d.user_agent for d in rows])),
+        end_user=hashes([hashed(d.end_user.encode()) if d.end_user else 0 for d in rows]),
         input=given_in,
+        output=given_out,
         tokens=np.nan_to_num(given_in) + np.nan_to_num(given_out),
         cost=np.nan_to_num(floats([d.cost_usd for d in rows])),
         latitude=floats([d.lat for d in rows]),
@@ -131,8 +149,10 @@ def to_batch(events: Sequence[UsageEvent], offsets: ArrayLike, arrived: ArrayLik
         workload=np.maximum(declared, 0),
         declared=declared,
         trust=np.fromiter([_TRUST_CODE[d.identity_trust] for d in rows], np.int8, n),
+        status=status,
         retry=np.fromiter([d.attempt for d in rows], np.bool_, n),
         failed=status >= HTTPStatus.BAD_REQUEST,
+        unmetered=(np.isnan(given_out) | missing) & ((status < HTTPStatus.BAD_REQUEST) | (status == _CUT)),
         denied=denied,
         excluded=denied | (status == HTTPStatus.UNAUTHORIZED),
     )

@@ -26,7 +26,8 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
 
     `partition` and `offsets` (first, last) say where the events lie in `llm.usage` (in a replay: the line, from 0).
     `deterministic` marks a rule that needs no second family to block; `extreme` an excursion great and long enough
-    to block alone. `span_seconds` is how far back the evidence reaches. USD figures are per minute.
+    to block alone. `span_seconds` is how far back the evidence reaches. USD figures are per minute. `shared` names what
+    others would show too if it were not this identity's doing: a provider's outage, a network, a tenant's new model.
     """
 
     partition: int
@@ -45,6 +46,7 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
     credential_id: str | None = None
     session_id: str | None = None
     identity_trust: str | None = None
+    shared: str | None = None
     details: dict[str, str | float | int] = {}
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,11 @@ HASHES = {
     "session": "session_id",
     "fingerprint": "fingerprint",
     "country": "country",
+    "model": "model",
+    "provider": "provider",
+    "route": "route",
+    "agent": "user_agent",
+    "end_user": "end_user",
 }
 """Columns and the names of what they hash."""
 
@@ -49,11 +55,11 @@ def test_every_column_is_of_its_type(raw: Raw) -> None:
     for batch in (one(raw), to_batch([], [], []), one(raw).without(np.array([True]))):
         types = {name: str(getattr(batch, name).dtype) for name in COLUMNS}
         assert types == {
-            **dict.fromkeys(("offset", "time", "arrived", "asn"), "int64"),
+            **dict.fromkeys(("offset", "time", "arrived", "asn", "status"), "int64"),
             **dict.fromkeys((*HASHES, "unique", "identity"), "uint64"),
-            **dict.fromkeys(("input", "tokens", "cost", "latitude", "longitude", "accuracy"), "float64"),
+            **dict.fromkeys(("input", "output", "tokens", "cost", "latitude", "longitude", "accuracy"), "float64"),
             **dict.fromkeys(("workload", "declared", "trust"), "int8"),
-            **dict.fromkeys(("retry", "failed", "denied", "excluded"), "bool"),
+            **dict.fromkeys(("retry", "failed", "unmetered", "denied", "excluded"), "bool"),
         }
 
 
@@ -91,7 +97,7 @@ def test_an_unknown_place_is_no_place(raw: Raw) -> None:
     assert batch.country[0] != 0
 
 
-@pytest.mark.parametrize("column", HASHES.keys() - {"source"})
+@pytest.mark.parametrize("column", HASHES.keys() - {"source", "model"})
 def test_hashes_tell_names_apart_and_absence_from_both(raw: Raw, column: str) -> None:
     hashes = [getattr(one(raw, **{HASHES[column]: value}), column)[0] for value in ("a", "b", "a", "", None)]
     assert hashes[0] == hashes[2] != hashes[1]
@@ -200,3 +206,18 @@ def test_hashes_are_the_same_in_every_process(raw: Raw) -> None:
     batch = to_batch([decode_usage(line)], [0], [0])
     here = [int(getattr(batch, name)[0]) for name in names]
     assert elsewhere("1") == elsewhere("2") == f"{here}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "unmetered"),
+    [
+        ({"output_tokens": 5}, False),
+        ({"output_tokens": 0}, False),
+        ({"output_tokens": None}, True),
+        ({"output_tokens": 5, "usage_missing": True}, True),
+        ({"output_tokens": None, "status": 499}, True),
+        ({"output_tokens": None, "status": 503}, False),
+    ],
+)
+def test_a_call_that_was_served_without_usage_is_unmetered(raw: Raw, data: dict[str, Any], unmetered: bool) -> None:
+    assert one(raw, **data).unmetered.tolist() == [unmetered]
