@@ -29,6 +29,8 @@ from schemas.usage import UsageData, UsageEvent
 
 DETECTORS = (Spike, Loop, GeoShift)
 """In the order in which they speak where one event triggers several."""
+SLOT = 300_000
+"""Milliseconds in which an identity at work is counted once among its tenant's."""
 _FREE_EVERY = 3_600_000
 """Milliseconds of event time."""
 
@@ -236,21 +238,27 @@ class Partition:
             at, n = int(closings.at[first]), len(numbers)
             tokens, requests, cost = (np.bincount(member, closings.sums[first:last, m], n) for m in range(3))
             failed, active = np.bincount(member, closings.failed[first:last], n), np.bincount(member)
+            served = closings.calls[first:last] > closings.failed[first:last]
+            slot = int(closings.end[first] - 1) // SLOT
+            come = np.zeros(last - first)
+            come[served] = names.arrive(closings.row[first:last][served], slot)
+            arrived = np.bincount(member, come, n)
             denied: dict[int, dict[str, int]] = {}
             for k in np.flatnonzero(closings.denied[first:last]).tolist():
                 _, identity = names.name(closings.row[first + k])
                 denied.setdefault(int(member[k]), {})[identity] = int(closings.denied[first + k])
             decided, end = format_millis(int(now[at])), format_millis(int(closings.end[first]))
             of = [names.tenants[number] for number in numbers.tolist()]
-            columns = [column.tolist() for column in (active, requests, failed, tokens, cost)]
+            columns = [column.tolist() for column in (active, arrived, requests, failed, tokens, cost)]
             rows = zip(of, range(n), *columns, strict=True)
-            for rank, (tenant, k, many, calls, errors, used, spent) in enumerate(sorted(rows)):
+            for rank, (tenant, k, many, new, calls, errors, used, spent) in enumerate(sorted(rows)):
                 bucket = TenantBucket(
                     time=decided,
                     tenant=tenant,
                     end=end,
                     partition=self._number,
                     identities=many,
+                    arrived=int(new),
                     requests=int(calls),
                     failures=int(errors),
                     tokens=used,

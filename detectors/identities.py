@@ -14,7 +14,8 @@ from schemas.batch import TRUSTS, WORKLOADS, Batch, Flags, Ints
 from schemas.directory import Directory
 
 _ROW = np.dtype(
-    [("tiebreak", "i8"), ("tenant", "i8"), ("credential", "u8"), ("declared", "i1"), ("trust", "i1")], align=True
+    [("tiebreak", "i8"), ("tenant", "i8"), ("credential", "u8"), ("slot", "i4"), ("declared", "i1"), ("trust", "i1")],
+    align=True,
 )
 
 
@@ -135,6 +136,13 @@ class Identities:
         for at in told[columns["credential"][who] != before].tolist():
             self._credentials[row[at]] = batch.events[at].data.credential_id
             self._renamed.add(int(row[at]))
+
+    def arrive(self, rows: Ints, slot: int) -> Flags:
+        """Which of `rows`, all different, were not yet at work in the slot of this number. Slots come in order."""
+        columns = self._columns.array
+        new = columns["slot"][rows] < slot
+        columns["slot"][rows[new]] = slot
+        return new
 
     def free(self, rows: Iterable[int]) -> None:
         """Forgets whose these rows were."""

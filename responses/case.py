@@ -1,10 +1,12 @@
 """One identity's case: its risk, its incident, and the blocks in force."""
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
+from responses.common import Shown
 from responses.config import Config
 from responses.risk import Standing
+from responses.tenant_spike import Rhythm
 from schemas.command import STRICTNESS, Action, Command, Limits, Scope
 from schemas.finding import Finding, Kind, Severity
 from schemas.incident import Incident
@@ -14,6 +16,7 @@ _KEPT = 100
 """Findings, commands and flare-ups of an incident that are named, the last ones."""
 _DAY = 86_400_000
 _FORGET_AFTER = _DAY
+_FORGET_TENANT_AFTER = 45 * _DAY
 _SESSIONS = 2
 """Blocked sessions of an identity from which on the next looping one blocks the identity."""
 _SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
@@ -33,8 +36,16 @@ class InForce(Struct):
     limits: Limits | None
 
 
+class Whole(Struct, omit_defaults=True):
+    """What is known of a tenant as a whole."""
+
+    rhythm: Rhythm = field(default_factory=Rhythm)
+    shown: Shown = {}
+
+
 class Case:
-    """What is known of one identity. Times are in ms of event time."""
+    """What is known of one identity, or, where `identity` is empty, of a tenant as a whole. Times are in ms of event
+    time."""
 
     def __init__(self, tenant: str, identity: str, config: Config) -> None:
         self.tenant = tenant
@@ -56,6 +67,7 @@ class Case:
         """When something was last done with it."""
         self.next_farewell = 0
         """When it is next asked whether it is over."""
+        self.whole = Whole()
 
     def note(self, finding: Finding, config: Config) -> Incident | None:
         """Adds a finding; returns the incident it opens or updates, None while the risk is too small."""
@@ -80,7 +92,7 @@ class Case:
         self.incident = Incident(
             incident_id=old.incident_id if old else f"inc-{finding.finding_id[2:]}",
             tenant=self.tenant,
-            identity=self.identity,
+            identity=self.identity or None,
             opened=old.opened if old else finding.time,
             updated=finding.time,
             closed=None,
@@ -157,7 +169,7 @@ class Case:
         # An open incident always waits for a look.
         held = self.blocks or self.next_look is not None
         last = now if held else max(self.touched, self.risk.faded())
-        self.next_farewell = last + _FORGET_AFTER
+        self.next_farewell = last + (_FORGET_AFTER if self.identity else _FORGET_TENANT_AFTER)
         return self.next_farewell <= now
 
 

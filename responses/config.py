@@ -4,7 +4,8 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
-from schemas.bounds import Positive
+from responses.tenant_spike import Config as TenantSpikeConfig
+from schemas.bounds import NotNegative, Positive
 from schemas.finding import Kind, Severity
 
 Family = Literal["velocity", "repetition", "place", "sharing", "mix", "failure", "sleep", "evasion"]
@@ -24,6 +25,7 @@ class Risk(Struct, frozen=True, forbid_unknown_fields=True):
     quiet_minutes: Positive
     raise_again_minutes: Positive
     repeat_share: Annotated[float, Meta(ge=0, le=1)]
+    family_bonus: NotNegative
     points: dict[Severity, Positive]
     half_life_minutes: dict[Family, Positive]
 
@@ -61,6 +63,8 @@ class Response(Struct, frozen=True, forbid_unknown_fields=True):
     cap_all: Annotated[int, Meta(ge=1)]
     cap_window_minutes: Positive
     throttle_least_rpm: Annotated[int, Meta(ge=1)]
+    common_identities: Annotated[int, Meta(ge=2)]
+    common_minutes: Positive
     interactive: Ladder
     batch: Ladder
     agent: Ladder
@@ -84,3 +88,4 @@ class Config(Struct, frozen=True):
     version: str
     risk: Risk
     response: Response
+    tenant_spike: TenantSpikeConfig

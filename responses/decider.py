@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from xxhash import xxh3_64_hexdigest
 
 from responses.case import Case, InForce
+from responses.common import damped, is_common
 from responses.config import Config
 from responses.epochs import Epochs
 from responses.guards import Caps, approval_of, forbidden
@@ -18,6 +19,7 @@ from responses.risk import Standing
 from responses.saved import Gone, Head, Part, Saved, SavedBlocked, SavedEpoch, load_case, save_case, seal_parts
 from responses.sweep import Sweep
 from responses.taken import Taken
+from responses.tenant_spike import TenantSpike
 from schemas.command import STRICTNESS, Action, Command, Limits, Scope
 from schemas.directory import Directory
 from schemas.finding import Finding, Signal, TenantBucket
@@ -41,6 +43,7 @@ class Decider:
         self._config = config
         self._directory = directory
         self._caps = Caps(config.response)
+        self._tenant_spike = TenantSpike(config.tenant_spike, config.version)
         self._cases: dict[tuple[str, str], Case] = {}
         self._epochs = Epochs()
         self._holders: dict[tuple[str, Scope, str], str] = {}
@@ -96,6 +99,7 @@ class Decider:
                 if case is not None:
                     case.denied_at = self._now
                     self._touch(case)
+            out += self._whole(signal)
         return out
 
     def wait_until(self, moment: int) -> list[Outcome]:
@@ -189,9 +193,20 @@ class Decider:
 
     # -- findings -------------------------------------------------------------------------------------------------
 
+    def _whole(self, bucket: TenantBucket) -> list[Outcome]:
+        """What a tenant's sums tell of the tenant as a whole: an alert, since no single identity is to blame."""
+        case, out = self._case(bucket.tenant, ""), list[Outcome]()
+        for finding in self._tenant_spike.take(case.whole.rhythm, bucket, parse_millis(bucket.end), self._now):
+            incident = case.note(finding, self._config)
+            self._look_again(case, self._now + self._quiet)
+            out += [incident] if incident else []
+        return out
+
     def _found(self, finding: Finding, arrived: int) -> list[Outcome]:
         if approval_of(finding, self._directory) is not None:
             return []
+        if self._is_common(finding):
+            finding = damped(finding)
         case = self._case(finding.tenant, finding.identity)
         incident = case.note(finding, self._config)
         if incident is None:
@@ -213,6 +228,14 @@ class Decider:
             wanted = Answer(wanted.action, "identity", case.identity, exempt=wanted.exempt)
         # The incident as it stands after the block says all that it said before.
         return self._block(case, wanted, finding.reason, finding.finding_id, finding) or [incident]
+
+    def _is_common(self, finding: Finding) -> bool:
+        """Whether several identities of the tenant show what the finding speaks of."""
+        if finding.evidence.shared is None:
+            return False
+        whole, response = self._case(finding.tenant, "").whole, self._config.response
+        within = int(response.common_minutes * 60_000)
+        return is_common(whole.shown, finding, parse_millis(finding.time), within, response.common_identities)
 
     @staticmethod
     def _strictness_over(case: Case, finding: Finding, wanted: Answer) -> int:

@@ -45,8 +45,10 @@ class Standing:
         return left if left >= self._least else 0.0
 
     def total(self, moment: int) -> float:
-        """0 to 100: the families' sum at `moment` (ms)."""
-        return min(_MOST, sum(self.of(family, moment) for family in self._families))
+        """0 to 100: the families' sum at `moment` (ms), and a bonus for each family beyond the first: independent
+        evidence counts more than repeated evidence."""
+        points = sum(self.of(family, moment) for family in self._families)
+        return min(_MOST, points + self._risk.family_bonus * max(0, len(self.families(moment)) - 1))
 
     def faded(self) -> int:
         """When (ms) nothing is left; 0 where there never was anything."""
@@ -60,6 +62,6 @@ class Standing:
         )
 
     def families(self, moment: int) -> list[Family]:
-        """The families that hold at least half of a medium finding's points at `moment` (ms)."""
-        least = self._risk.points["medium"] / 2
+        """The families that hold at least three quarters of a low finding's points at `moment` (ms)."""
+        least = self._risk.points["low"] * 0.75
         return [family for family in self._families if self.of(family, moment) >= least]

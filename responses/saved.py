@@ -9,9 +9,9 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
-from responses.case import Case, InForce
+from responses.case import Case, InForce, Whole
 from responses.config import Config, Family
 from responses.epochs import Subject
 from responses.risk import Standing
@@ -77,6 +77,7 @@ class SavedCase(Struct, omit_defaults=True):
     incident: Incident | None = None
     incident_id: str | None = None
     next_look: int | None = None
+    whole: Whole = field(default_factory=Whole)
 
 
 Part = Head | SavedEpoch | SavedBlocked | Gone | SavedCase | Ids
@@ -118,6 +119,7 @@ def save_case(case: Case) -> SavedCase:
         incident=case.incident,
         incident_id=case.incident_id,
         next_look=case.next_look,
+        whole=case.whole,
     )
 
 
@@ -136,6 +138,7 @@ def load_case(saved: SavedCase, config: Config) -> Case:
     case.incident = saved.incident
     case.incident_id = saved.incident_id
     case.next_look = saved.next_look
+    case.whole = saved.whole
     return case
 
 

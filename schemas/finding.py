@@ -76,6 +76,8 @@ class TenantBucket(Struct, frozen=True, omit_defaults=True, tag_field="type", ta
     """The sums of a tenant's identities in one partition over one closed bucket of 10 s that ended at `end`.
 
     `denied` counts, per identity, the calls that gateways refused on our word: a block stays while they come.
+    `arrived` are those of the `identities` that were served for the first time within the five minutes of the clock
+    (UTC) that the bucket lies in.
     """
 
     time: str
@@ -88,6 +90,7 @@ class TenantBucket(Struct, frozen=True, omit_defaults=True, tag_field="type", ta
     tokens: float
     cost_usd: float
     denied: dict[str, int] = {}
+    arrived: int = 0
 
 
 class Tick(Struct, frozen=True, tag_field="type", tag="llm.tick.v1"):

@@ -17,6 +17,7 @@ from detectors.geo_shift import Config as GeoShift
 from detectors.loop import Config as Loop
 from detectors.spike import Config as Spike
 from responses.config import Response, Risk
+from responses.tenant_spike import Config as TenantSpike
 
 
 class PolicyError(ValueError):
@@ -35,6 +36,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True):
     spike: Spike
     loop: Loop
     geo_shift: GeoShift
+    tenant_spike: TenantSpike
     risk: Risk
     response: Response
     notify: Notify
@@ -55,7 +57,7 @@ class Loaded(Struct, frozen=True):
     @property
     def for_responses(self) -> responses.Config:
         """What the responses need."""
-        return responses.Config(self.version, self.policy.risk, self.policy.response)
+        return responses.Config(self.version, self.policy.risk, self.policy.response, self.policy.tenant_spike)
 
 
 def find_policy(given: str | None = None) -> Path:

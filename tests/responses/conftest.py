@@ -31,6 +31,7 @@ _EVIDENCE = {
     "credential_id",
     "session_id",
     "identity_trust",
+    "shared",
     "details",
 }
 

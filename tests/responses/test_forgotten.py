@@ -80,7 +80,7 @@ def test_an_open_incident_stays(story: Begin) -> None:
     for n in range(0, 3 * DAY, 150):
         s.denied(n + 1)
     assert s.incident.state == "open"
-    assert len(s.decider._cases) == 1
+    assert set(s.decider._cases) == {("acme", "key_1"), ("acme", "")}
 
 
 def test_an_incident_that_waits_longer_than_a_day_for_its_end_stays(story: Begin, config: Config) -> None:

@@ -40,8 +40,9 @@ def test_another_family_adds_all_its_points_and_a_repeat_adds_few(config: Config
     high = config.risk.points["high"]
     repeated, now = standing(config, finding(0, "spike"), finding(0, "drift"))
     assert repeated.total(now) == pytest.approx(high * (1 + config.risk.repeat_share))
-    mixed, now = standing(config, finding(0, "spike"), finding(0, "geo_shift"))
-    assert mixed.total(now) == pytest.approx(2 * high)
+    medium = config.risk.points["medium"]
+    mixed, now = standing(config, finding(0, "spike", "medium"), finding(0, "geo_shift", "medium"))
+    assert mixed.total(now) == pytest.approx(2 * medium + config.risk.family_bonus)
 
 
 def test_families_are_those_that_still_hold_something(config: Config, finding: Make) -> None:
@@ -51,9 +52,10 @@ def test_families_are_those_that_still_hold_something(config: Config, finding: M
     assert risk.families(now + 3 * 3_600_000) == ["place"]
 
 
-def test_a_low_finding_alone_makes_no_family(config: Config, finding: Make) -> None:
-    risk, now = standing(config, finding(0, "spike", "low"))
-    assert risk.families(now) == []
+def test_a_low_finding_makes_a_family_and_a_bare_remark_none(config: Config, finding: Make) -> None:
+    risk, now = standing(config, finding(0, "spike", "low"), finding(0, "geo_shift", "info"))
+    assert risk.families(now) == ["velocity"]
+    assert risk.total(now) < config.risk.open
 
 
 @given(

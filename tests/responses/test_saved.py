@@ -29,6 +29,7 @@ Make = Callable[..., Finding]
 START_MS = 1_772_409_600_000
 DAY = 86_400
 WHO = (("acme", "key_0"), ("acme", "key_1"), ("acme", "key_2"), ("globex", "key_0"))
+SHARED = (None, "model:m", "asn:9009/RO")
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 DETAILS: tuple[dict[str, Any], ...] = (
     {},
@@ -65,7 +66,7 @@ def inputs(steps: list[tuple[str, float, int, int]], make: Make) -> list[Any]:
             action = ("throttle", "suspend", "revoke", "restore")[pick % 4]
             out.append(Request(f"req-{n}", time, tenant, identity, action, "because", "ann"))
         elif what == "bucket":
-            out.append(TenantBucket(time, tenant, time, 0, 1, 0, 0, 0.0, 0.0, {identity: 3}))
+            out.append(TenantBucket(time, tenant, time, pick % 2, 1, pick, 0, 90.0, 0.1, {identity: 3}, arrived=who))
         elif what == "loop":
             out.append(make(at, "loop", deterministic=True, session_id=f"s{pick % 3}", **here))
         elif what == "extreme":
@@ -73,7 +74,15 @@ def inputs(steps: list[tuple[str, float, int, int]], make: Make) -> list[Any]:
         elif what in ("spike", "geo_shift", "mix"):
             kind = "model_shift" if what == "mix" else what
             out.append(
-                make(at, kind, SEVERITIES[pick % 5], credential_id=f"cred_{pick % 2}", span_seconds=60.0, **here)
+                make(
+                    at,
+                    kind,
+                    SEVERITIES[pick % 5],
+                    credential_id=f"cred_{pick % 2}",
+                    span_seconds=60.0,
+                    shared=SHARED[pick % 3],
+                    **here,
+                )
             )
         else:
             out.append(Tick(time))
@@ -287,7 +296,7 @@ FORMATS = {
     "decide.epoch 1": "e8a6216c486307f7",
     "decide.blocked 1": "e0da3fd496e8dcbe",
     "decide.gone 1": "87c4c260f258346c",
-    "decide.case 1": "7e0a5763b74a2af1",
+    "decide.case 1": "8697c48c61096c0c",
     "decide.ids 1": "01780452a2ae8c95",
 }
 
