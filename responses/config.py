@@ -54,6 +54,7 @@ class Response(Struct, frozen=True, forbid_unknown_fields=True):
     backlog_seconds: Positive
     families_to_block: Annotated[int, Meta(ge=2)]
     block_risk: Positive
+    theft_points: Positive
     throttle_minutes: Positive
     suspend_minutes: Positive
     renew_seconds: Positive

@@ -61,7 +61,8 @@ class Standing:
             default=0,
         )
 
-    def families(self, moment: int) -> list[Family]:
-        """The families that hold at least three quarters of a low finding's points at `moment` (ms)."""
+    def families(self, moment: int) -> dict[Family, float]:
+        """The families that hold at least three quarters of a low finding's points at `moment` (ms), with theirs."""
         least = self._risk.points["low"] * 0.75
-        return [family for family in self._families if self.of(family, moment) >= least]
+        points = ((family, self.of(family, moment)) for family in self._families)
+        return {family: held for family, held in points if held >= least}

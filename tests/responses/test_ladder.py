@@ -89,6 +89,27 @@ def test_two_families_with_the_place_are_theft_and_cost_the_credential(story: Be
     assert set(s.commands[0].finding_ids) == set(s.incident.finding_ids)
 
 
+def test_a_network_that_is_only_unusual_suspends_the_credential(story: Begin) -> None:
+    s = story()
+    s.find(0, "geo_shift", "low")
+    s.find(5, "spike", "high")
+    assert s.brief == [("suspend", "credential", "cred_key_1")]
+    assert s.commands[0].expires_at is not None
+
+
+def test_geography_alone_ends_by_itself(story: Begin) -> None:
+    s = story()
+    s.find(0, "geo_shift", "high")
+    s.find(5, "shared_credential", "high")
+    assert s.brief == [("suspend", "credential", "cred_key_1")]
+
+
+def test_retries_without_back_off_are_throttled(story: Begin) -> None:
+    s = story()
+    s.find(0, "failure_burst", "medium", deterministic=True)
+    assert s.brief == [("throttle", "identity", "key_1")]
+
+
 def test_theft_without_a_credential_costs_the_identity(story: Begin) -> None:
     s = story()
     s.find(0, "geo_shift", credential_id=None)

@@ -49,12 +49,12 @@ def test_families_are_those_that_still_hold_something(config: Config, finding: M
     risk, now = standing(config, finding(0, "spike", "medium"), finding(0, "geo_shift", "medium"))
     assert set(risk.families(now)) == {"velocity", "place"}
     # The velocity fades within hours, the place within days.
-    assert risk.families(now + 3 * 3_600_000) == ["place"]
+    assert set(risk.families(now + 3 * 3_600_000)) == {"place"}
 
 
 def test_a_low_finding_makes_a_family_and_a_bare_remark_none(config: Config, finding: Make) -> None:
     risk, now = standing(config, finding(0, "spike", "low"), finding(0, "geo_shift", "info"))
-    assert risk.families(now) == ["velocity"]
+    assert risk.families(now) == {"velocity": config.risk.points["low"]}
     assert risk.total(now) < config.risk.open
 
 
