@@ -9,17 +9,13 @@ from msgspec import Struct
 from xxhash import xxh3_64_hexdigest
 
 from detectors.buckets import BEHIND, BUCKET
-from detectors.clock import Clock
-from detectors.geo_shift import Config as GeoShiftConfig
-from detectors.geo_shift import GeoShift
+from detectors.clock import Clock, Ticked
 from detectors.identities import Identities, Standing
-from detectors.loop import Config as LoopConfig
-from detectors.loop import Loop
+from detectors.kinds import Config, make_detectors
 from detectors.saved import Saved
-from detectors.spike import Config as SpikeConfig
-from detectors.spike import Spike
+from detectors.tenants import TenantSums
 from detectors.view import Detector, Raised, View
-from detectors.windows import Windows
+from detectors.windows import Closings, Velocities, Windows
 from schemas.batch import Batch, Flags, Ints, to_batch
 from schemas.directory import Directory
 from schemas.finding import Cause, Evidence, Finding, TenantBucket
@@ -27,21 +23,8 @@ from schemas.piece import Checkpoint
 from schemas.times import EPOCH, format_millis
 from schemas.usage import UsageData, UsageEvent
 
-DETECTORS = (Spike, Loop, GeoShift)
-"""In the order in which they speak where one event triggers several."""
-SLOT = 300_000
-"""Milliseconds in which an identity at work is counted once among its tenant's."""
 _FREE_EVERY = 3_600_000
 """Milliseconds of event time."""
-
-
-class Config(Struct, frozen=True):
-    """What the detectors need of policy.toml; `version` names the file's content."""
-
-    version: str
-    spike: SpikeConfig
-    loop: LoopConfig
-    geo_shift: GeoShiftConfig
 
 
 class Counts(Struct):
@@ -73,8 +56,9 @@ class Partition:
         self._identities = Identities(directory)
         self._clock = Clock()
         self._windows = Windows()
-        self._detectors: tuple[Detector, ...] = (Spike(config.spike), Loop(config.loop), GeoShift(config.geo_shift))
+        self._detectors = make_detectors(config, directory)
         self._saved = Saved(self._identities, self._clock, self._windows, self._detectors)
+        self._tenants = TenantSums(number, self._identities)
         self._free_at = 0
         self._empty = to_batch([], [], [])
         self.counts = Counts()
@@ -107,7 +91,7 @@ class Partition:
         self.counts.events += len(batch)
         self.counts.duplicates += int(ticked.duplicate.sum())
         self.counts.late += int((velocities.late & ~ticked.duplicate).sum())
-        view = View(batch, ticked, row, len(self._identities), self._identities.tenant, velocities, closings)
+        view = self._view(batch, ticked, row, velocities, closings)
         signals = self._signals(view, ticked.now)
         self._identities.remember(batch, row, self._speaks(view))
         self._saved.touch(row, closings.row)
@@ -121,7 +105,7 @@ class Partition:
         rows = np.empty(0, np.int64)
         velocities, _ = self._windows.advance(self._empty, ticked, rows, self._identities.tiebreak)
         closings = self._windows.close_until(self._clock.watermark, self._identities.tiebreak)
-        view = View(self._empty, ticked, rows, len(self._identities), self._identities.tenant, velocities, closings)
+        view = self._view(self._empty, ticked, rows, velocities, closings)
         signals = self._signals(view, np.array([now]))
         self._saved.touch(closings.row)
         return signals
@@ -144,6 +128,15 @@ class Partition:
         """
         self._free_at = self._saved.restore(pieces)
 
+    def state_of(self, tenant: str, identity: str) -> dict[str, np.void]:
+        """A copy of an identity's row in each component, by its name; nothing where the identity is not known."""
+        row = self._identities.row_of(tenant, identity)
+        if row is None:
+            return {}
+        for detector in self._detectors:
+            detector.settle()
+        return {name: rows.array[row].copy() for name, rows in self._saved.components.items()}
+
     def _free_silent(self) -> None:
         """Frees the rows of identities that would be new ones if they came back. It shows in nothing but memory."""
         if self.watermark < self._free_at:
@@ -158,13 +151,17 @@ class Partition:
             self._identities.free(gone.tolist())
             self._saved.touch(gone)
 
+    def _view(self, batch: Batch, ticked: Ticked, row: Ints, velocities: Velocities, closings: Closings) -> View:
+        names = self._identities
+        return View(batch, ticked, row, len(names), names.tenant, names.tenant_key, velocities, closings)
+
     def _signals(self, view: View, now: Ints) -> list[Told]:
         told: list[tuple[Order, Finding | TenantBucket]] = []
         for rank, detector in enumerate(self._detectors):
             for raised in detector.judge(view):
                 order = (raised.at, int(raised.closing < 0), raised.closing, rank)
                 told.append((order, self._finding(view, detector, raised, int(now[raised.at]))))
-        told += self._buckets(view, now)
+        told += self._tenants.take(view.closings, now)
         told.sort(key=lambda pair: pair[0])
         return [Told(order[0], signal) for order, signal in told]
 
@@ -227,46 +224,6 @@ class Partition:
     def _speaks(view: View) -> Flags:
         """Which events are evidence about the identity they name."""
         return ~(view.ticked.duplicate | view.batch.excluded)
-
-    def _buckets(self, view: View, now: Ints) -> list[tuple[Order, TenantBucket]]:
-        """The tenants' sums, in order of (end, tenant)."""
-        closings, names, out = view.closings, self._identities, []
-        # Everything that ends at one moment closes at one event.
-        starts = np.flatnonzero(np.diff(closings.end, prepend=-1)).tolist()
-        for first, last in zip(starts, [*starts[1:], len(closings.row)], strict=False):
-            numbers, member = np.unique(names.tenant[closings.row[first:last]], return_inverse=True)
-            at, n = int(closings.at[first]), len(numbers)
-            tokens, requests, cost = (np.bincount(member, closings.sums[first:last, m], n) for m in range(3))
-            failed, active = np.bincount(member, closings.failed[first:last], n), np.bincount(member)
-            served = closings.calls[first:last] > closings.failed[first:last]
-            slot = int(closings.end[first] - 1) // SLOT
-            come = np.zeros(last - first)
-            come[served] = names.arrive(closings.row[first:last][served], slot)
-            arrived = np.bincount(member, come, n)
-            denied: dict[int, dict[str, int]] = {}
-            for k in np.flatnonzero(closings.denied[first:last]).tolist():
-                _, identity = names.name(closings.row[first + k])
-                denied.setdefault(int(member[k]), {})[identity] = int(closings.denied[first + k])
-            decided, end = format_millis(int(now[at])), format_millis(int(closings.end[first]))
-            of = [names.tenants[number] for number in numbers.tolist()]
-            columns = [column.tolist() for column in (active, arrived, requests, failed, tokens, cost)]
-            rows = zip(of, range(n), *columns, strict=True)
-            for rank, (tenant, k, many, new, calls, errors, used, spent) in enumerate(sorted(rows)):
-                bucket = TenantBucket(
-                    time=decided,
-                    tenant=tenant,
-                    end=end,
-                    partition=self._number,
-                    identities=many,
-                    arrived=int(new),
-                    requests=int(calls),
-                    failures=int(errors),
-                    tokens=used,
-                    cost_usd=round(spent, 9),
-                    denied=denied.get(k, {}),
-                )
-                out.append(((at, 0, last, rank), bucket))
-        return out
 
 
 def _standing_in(event: UsageEvent) -> Standing:

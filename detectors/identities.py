@@ -10,7 +10,7 @@ from xxhash import xxh3_64_intdigest
 
 from detectors.compiled import State
 from detectors.index import Index
-from schemas.batch import TRUSTS, WORKLOADS, Batch, Flags, Ints
+from schemas.batch import TRUSTS, WORKLOADS, Batch, Flags, Hashes, Ints
 from schemas.directory import Directory
 
 _ROW = np.dtype(
@@ -74,6 +74,7 @@ class Identities:
         self.tenants: list[str] = []
         """Tenants by number, in order of first appearance."""
         self._tenant_numbers: dict[str, int] = {}
+        self._tenant_keys: Hashes = np.zeros(0, np.uint64)
         self._columns = Rows(_ROW)
         self._renamed: set[int] = set()
 
@@ -115,6 +116,19 @@ class Identities:
         """By row: the tenant's number."""
         return self._columns.array["tenant"][: len(self._names)]
 
+    @property
+    def tenant_key(self) -> Hashes:
+        """By tenant's number: a hash of its name, the same in every process."""
+        have = len(self._tenant_keys)
+        if have < len(self.tenants):
+            more = [xxh3_64_intdigest(name.encode()) for name in self.tenants[have:]]
+            self._tenant_keys = np.concatenate([self._tenant_keys, np.array(more, np.uint64)])
+        return self._tenant_keys
+
+    def row_of(self, tenant: str, subject: str) -> int | None:
+        """An identity's row; None where it is not known."""
+        return self._rows.get((tenant, subject))
+
     def standing(self, row: int) -> Standing:
         """What the row's last event that was evidence said."""
         columns = self._columns.array[row]
@@ -136,13 +150,6 @@ class Identities:
         for at in told[columns["credential"][who] != before].tolist():
             self._credentials[row[at]] = batch.events[at].data.credential_id
             self._renamed.add(int(row[at]))
-
-    def arrive(self, rows: Ints, slot: int) -> Flags:
-        """Which of `rows`, all different, were not yet at work in the slot of this number. Slots come in order."""
-        columns = self._columns.array
-        new = columns["slot"][rows] < slot
-        columns["slot"][rows[new]] = slot
-        return new
 
     def free(self, rows: Iterable[int]) -> None:
         """Forgets whose these rows were."""

@@ -20,7 +20,7 @@ from detectors.windows import Windows
 from schemas.batch import Flags, Hashes, Ints
 from schemas.piece import Checkpoint, Piece, StateError, seal, unseal
 
-_FORMATS = {"head": 1, "names": 1, "ids": 1, "rows": 1}
+_FORMATS = {"head": 2, "names": 1, "ids": 1, "rows": 1}
 """The version of each kind of piece; a change to what is in one is a new version."""
 _REMEDY = "run the version that saved it, or delete the state topic's records and let the identities be learnt anew"
 _ROUND = 300
@@ -160,7 +160,9 @@ class Saved:
             if name in self._detectors:
                 self._detectors[name].restore_shared(shared)
         self._cursor = head.cursor
-        self._begins = head.cursor >= len(self._identities) or head.layout != layout_of(ours)
+        # The round goes on even if rows are laid out otherwise now: whoever reads it converts what was written before.
+        # To begin another would say that this one is complete, and what it has not written yet would be deleted.
+        self._begins = head.cursor >= len(self._identities)
         return head.due
 
     def _make_room(self, count: int) -> None:

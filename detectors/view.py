@@ -10,7 +10,7 @@ from xxhash import xxh3_64_hexdigest
 from detectors.clock import Ticked
 from detectors.identities import Rows
 from detectors.windows import Closings, Velocities
-from schemas.batch import Batch, Ints
+from schemas.batch import Batch, Hashes, Ints
 from schemas.finding import Kind, Severity
 
 _SHORT = 64
@@ -18,13 +18,15 @@ _SHORT = 64
 
 class View(Struct, frozen=True):
     """A batch of a partition's events with its clock and windows. `row` is the identity's row per event,
-    `identities` how many rows there are, and `tenant` the number of each row's tenant."""
+    `identities` how many rows there are, `tenant` the number of each row's tenant, and `tenant_key` a hash of the name
+    of each tenant, which outlives the numbers."""
 
     batch: Batch
     ticked: Ticked
     row: Ints
     identities: int
     tenant: Ints
+    tenant_key: Hashes
     velocities: Velocities
     closings: Closings
 

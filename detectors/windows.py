@@ -1,7 +1,10 @@
-"""Token, request and cost velocity per identity, over 10 s, 1 min, 10 min and 1 h of event time.
+"""Token, request and cost velocity per identity, over 10 s, 1 min and 10 min of event time.
 
 An event adds to its identity's rings at once; a 10 s bucket *closes* two seconds behind the watermark, in order of
 (end, identity), and what closed is what baselines learn from and slow detectors judge.
+
+What is more than a bucket ahead of the watermark waits in its bucket, which goes into the rings when they reach it: one
+wrong clock must not push the present out of them.
 """
 
 from typing import NamedTuple
@@ -10,7 +13,7 @@ import numpy as np
 
 from detectors.buckets import BEHIND, BUCKET, NEVER, Pool, bucket_of, due, find_earliest, new_pool, release, with_room
 from detectors.clock import Ticked
-from detectors.compiled import State, compiled
+from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
 from schemas.batch import Batch, Flags, Floats, Ints
 
@@ -21,15 +24,17 @@ SILENCE = 45 * 86_400_000
 _NO_EVIDENCE = 3_600_000
 """One of which nothing but refused calls is known is forgotten after so long (ms): whoever is refused invents names."""
 
-# One slot more than the span needs, so that an event just ahead of the bucket that closes does not push out its past.
-_TENS, _MINUTES, _TEN_MINUTES = 8, 11, 7
+# The spans are 6 and 10 slots. When a bucket closes, the rings have reached two buckets beyond it, or less.
+_TENS, _MINUTES = 8, 11
+_OF_MINUTE = 6
+"""Buckets in one slot of the ring of minutes."""
 
 ROW = np.dtype([
-    ("first", "i8"), ("last", "i8"), ("events", "i8"), ("open", "i8"),
-    ("ten_id", "i4", (_TENS,)), ("ten", "f4", (_TENS, 3)),
-    ("minute_id", "i4", (_MINUTES,)), ("minute", "f4", (_MINUTES, 3)),
-    ("tenmin_id", "i4", (_TEN_MINUTES,)), ("tenmin", "f4", (_TEN_MINUTES, 3)),
+    ("first", "i8"), ("last", "i8"), ("open", "i4"), ("newest", "i4"),
+    ("ten", "f4", (_TENS, 3)), ("minute", "f4", (_MINUTES, 3)),
 ], align=True)  # fmt: skip
+"""`first` is 0 while nothing but refused calls is known. `newest` is the bucket (time / 10 s) that the rings have
+reached; each ring has the slots that end with the one of `newest`."""
 
 
 class Velocities(NamedTuple):
@@ -47,7 +52,7 @@ class Closings(NamedTuple):
     """Closed buckets, in order. `at` is the position in the batch of the event that closed it (n: none did).
 
     `first` is when the identity's first event was (ms). `calls` are those that are evidence; a bucket may have refused
-    calls alone. `minute`, `tenmin`, `hour` are sums (n by 3: tokens, requests, USD) over the span that ends with the
+    calls alone. `minute` and `tenmin` are sums (n by 3: tokens, requests, USD) over the span that ends with the
     bucket.
     """
 
@@ -61,7 +66,6 @@ class Closings(NamedTuple):
     denied: Ints
     minute: Floats
     tenmin: Floats
-    hour: Floats
 
 
 class _Events(NamedTuple):
@@ -119,14 +123,14 @@ class Windows:
         their buckets is open."""
         rows = self.rows.array[:count]
         age = watermark - rows["last"]
-        gone = (age > SILENCE) | ((rows["events"] == 0) & (age > _NO_EVIDENCE))
+        gone = (age > SILENCE) | ((rows["first"] == 0) & (age > _NO_EVIDENCE))
         return np.flatnonzero(gone & (rows["last"] > 0) & (rows["open"] == 0))
 
 
 def _closings(n: int) -> Closings:
     at, row, end, first, calls, failed, denied = (np.empty(n, np.int64) for _ in range(7))
-    sums, minute, tenmin, hour = (np.empty((n, 3)) for _ in range(4))
-    return Closings(at, row, end, first, sums, calls, failed, denied, minute, tenmin, hour)
+    sums, minute, tenmin = (np.empty((n, 3)) for _ in range(3))
+    return Closings(at, row, end, first, sums, calls, failed, denied, minute, tenmin)
 
 
 def _first(closings: Closings, count: int) -> Closings:
@@ -142,32 +146,68 @@ def _first(closings: Closings, count: int) -> Closings:
         c.denied[:n],
         c.minute[:n],
         c.tenmin[:n],
-        c.hour[:n],
     )
 
 
 @compiled
-def _add(ids: Ints, sums: Floats, slot_id: int, tokens: float, requests: float, cost: float) -> None:
-    """Adds to the ring's slot of `slot_id`, which takes the place of an older one; what is older still is left out."""
-    at = slot_id % len(ids)
-    if ids[at] < slot_id:
-        ids[at] = slot_id
-        sums[at, :] = 0.0
-    if ids[at] == slot_id:
-        sums[at, 0] += tokens
-        sums[at, 1] += requests
-        sums[at, 2] += cost
+def _clear(ring: Floats, newest: int, slot: int) -> None:
+    """Blanks the slots of a ring that come after `newest`, up to `slot`."""
+    for skipped in range(max(newest + 1, slot + 1 - len(ring)), slot + 1):
+        ring[skipped % len(ring), :] = 0.0
 
 
 @compiled
-def _sum(ids: Ints, sums: Floats, last_id: int, span: int, out: Floats) -> None:
-    """Sums the `span` slots that end with `last_id`."""
+def _add(ring: Floats, newest: int, slot: int, tokens: float, requests: float, cost: float) -> None:
+    """Adds to the ring's slot; what is older than the ring is left out."""
+    if newest - slot < len(ring):
+        at = slot % len(ring)
+        ring[at, 0] += tokens
+        ring[at, 1] += requests
+        ring[at, 2] += cost
+
+
+@compiled
+def _reach(row: Row, pool: Pool, ten: int) -> None:
+    """Moves the rings on to the bucket `ten`; what waited in open buckets up to there goes in."""
+    newest = row.newest
+    if ten <= newest:
+        return
+    _clear(row.ten, newest, ten)
+    _clear(row.minute, newest // _OF_MINUTE, ten // _OF_MINUTE)
+    row.newest = ten
+    slot = row.open - 1
+    while slot >= 0:
+        bucket = pool.slots[slot]
+        at = bucket.end // BUCKET - 1
+        if newest < at <= ten:
+            tokens, requests, cost = bucket.sums[0], bucket.sums[1], bucket.sums[2]
+            _add(row.ten, ten, at, tokens, requests, cost)
+            _add(row.minute, ten // _OF_MINUTE, at // _OF_MINUTE, tokens, requests, cost)
+        slot = bucket.next - 1
+
+
+@compiled
+def _sum(ring: Floats, newest: int, last: int, span: int, out: Floats) -> None:
+    """Sums the `span` slots that end with `last`, as far as the ring has them."""
     for m in range(3):
         out[m] = 0.0
-    for at in range(len(ids)):
-        if last_id - span < ids[at] <= last_id:
+    for slot in range(max(last - span, newest - len(ring)) + 1, min(last, newest) + 1):
+        for m in range(3):
+            out[m] += ring[slot % len(ring), m]
+
+
+@compiled
+def _minute(row: Row, pool: Pool, ten: int, out: Floats) -> None:
+    """Sums the minute that ends with the bucket `ten`."""
+    _sum(row.ten, row.newest, ten, _OF_MINUTE, out)
+    slot = row.open - 1 if ten > row.newest else -1
+    while slot >= 0:
+        bucket = pool.slots[slot]
+        at = bucket.end // BUCKET - 1
+        if max(row.newest, ten - _OF_MINUTE) < at <= ten:
             for m in range(3):
-                out[m] += sums[at, m]
+                out[m] += bucket.sums[m]
+        slot = bucket.next - 1
 
 
 @compiled
@@ -189,15 +229,11 @@ def _close_due(
         closings.calls[closed] = bucket.calls
         closings.failed[closed] = bucket.failed
         closings.denied[closed] = bucket.denied
-        _sum(row.ten_id, row.ten, end // BUCKET - 1, 6, closings.minute[closed])
-        _sum(row.minute_id, row.minute, (end - 1) // 60_000, 10, closings.tenmin[closed])
-        _sum(row.tenmin_id, row.tenmin, (end - 1) // 600_000, 6, closings.hour[closed])
-        for m in range(3):
-            # The event that ends a long silence comes before the buckets from before it close, and may have taken
-            # their slots in the rings.
-            closings.minute[closed, m] = max(closings.minute[closed, m], bucket.sums[m])
-            closings.tenmin[closed, m] = max(closings.tenmin[closed, m], bucket.sums[m])
-            closings.hour[closed, m] = max(closings.hour[closed, m], bucket.sums[m])
+        ten = end // BUCKET - 1
+        _reach(row, pool, ten)
+        newest = row.newest
+        _sum(row.ten, newest, ten, 6, closings.minute[closed])
+        _sum(row.minute, newest // _OF_MINUTE, ten // _OF_MINUTE, 10, closings.tenmin[closed])
         closed += 1
         release(row, pool, slot)
     find_earliest(pool)
@@ -229,11 +265,14 @@ def _advance(
         cost = events.cost[i] * weight
         late = end + BEHIND <= mark
         velocities.late[i] = late
-        if not late or mark - t <= TOLERATED:
-            _add(row.minute_id, row.minute, t // 60_000, tokens, request, cost)
-            _add(row.tenmin_id, row.tenmin, t // 600_000, tokens, request, cost)
+        ten = t // BUCKET
+        if ten <= mark // BUCKET + 1 and mark - t <= TOLERATED:
+            _reach(row, pool, ten)
+            newest = row.newest
+            _add(row.minute, newest // _OF_MINUTE, ten // _OF_MINUTE, tokens, request, cost)
+            if not late:
+                _add(row.ten, newest, ten, tokens, request, cost)
         if not late:
-            _add(row.ten_id, row.ten, t // BUCKET, tokens, request, cost)
             bucket = bucket_of(row, events.row[i], pool, end)
             bucket.sums[0] += tokens
             bucket.sums[1] += request
@@ -241,10 +280,8 @@ def _advance(
             bucket.calls += 0 if events.excluded[i] else 1
             bucket.failed += 1 if events.failed[i] and not events.excluded[i] else 0
             bucket.denied += 1 if events.denied[i] else 0
-        if not events.excluded[i]:
-            if row.events == 0:
-                row.first = t
-            row.events += 1
+        if row.first == 0 and not events.excluded[i]:
+            row.first = t
         velocities.first[i] = row.first
-        _sum(row.ten_id, row.ten, t // BUCKET, 6, velocities.minute[i])
+        _minute(row, pool, ten, velocities.minute[i])
     return closed

@@ -7,11 +7,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from schemas.quota import MOST, Quota, limits_of
 from schemas.times import to_millis
 
 
 class Entry(Struct, frozen=True):
-    """One identity. Absent `models` or `routes` allow all."""
+    """One identity. Absent `models` or `routes` allow all; from `expires` on it should not be used any more. Beyond one
+    of its `quotas` it is used no more until the next minute, hour, day or month."""
 
     tenant: str | None = None
     owner: str | None = None
@@ -21,6 +23,23 @@ class Entry(Struct, frozen=True):
     models: list[str] | None = None
     routes: list[str] | None = None
     protected: bool = False
+    expires: Annotated[datetime, Meta(tz=True)] | None = None
+    quotas: list[Quota] = []
+
+    def __post_init__(self) -> None:
+        """Checks what quotas say together."""
+        if len(limits_of(self.quotas)) > MOST:
+            raise ValueError(f"an identity has {MOST} limits at the most")
+
+
+class Tenant(Struct, frozen=True):
+    """A tenant. Its `quotas` are what all its identities may use together."""
+
+    quotas: list[Quota] = []
+
+    def __post_init__(self) -> None:
+        """Checks what quotas say together."""
+        limits_of(self.quotas)
 
 
 class Approval(Struct, frozen=True, rename={"since": "from"}):
@@ -41,9 +60,10 @@ class Approval(Struct, frozen=True, rename={"since": "from"}):
 
 
 class Directory(Struct, frozen=True):
-    """Identities by name, and approvals."""
+    """Identities and tenants by name, and approvals."""
 
     identities: dict[str, Entry] = {}
+    tenants: dict[str, Tenant] = {}
     approvals: list[Approval] = []
 
     def tenant_of(self, identity: str) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from streams.policy import read_policy
 _ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(_ROOT / "tests" / "golden" / "replay"))
 
-from made_traffic import CASES, Events, Traffic, in_order  # noqa: E402
+from made_traffic import CASES, DIRECTORY, Events, Traffic, in_order  # noqa: E402
 
 # A deadline would measure the machine, and the compiler at the first call.
 settings.register_profile("no deadline", deadline=None)
@@ -51,8 +52,9 @@ def run(policy: Config) -> Callable[..., Signals]:
         arrived: Sequence[int] | None = None,
         *,
         close: bool = True,
+        directory: Directory = DIRECTORY,
     ) -> Signals:
-        partition = Partition(0, policy, Directory())
+        partition = Partition(0, policy, directory)
         out: Signals = []
         edges = [0, *sorted(cuts), len(events)]
         for first, last in pairwise(edges):
@@ -88,8 +90,15 @@ def orderly() -> Events:
 def world(orderly: Events) -> Events:
     """The same in a stream with repeats and stragglers."""
     events = list(orderly)
-    for n in range(50, len(events), 97):
-        events.insert(n + 5, events[n])
+
+    def near(n: int, m: int) -> bool:
+        """What is delivered again after a night is no repeat any more."""
+        return events[m].time - events[n].time < timedelta(minutes=4)
+
+    for n in range(50, len(events) - 10, 97):
+        if near(n, n + 5):
+            events.insert(n + 5, events[n])
     for n in range(40, len(events) - 10, 61):
-        events.insert(n + 8, events.pop(n))
+        if near(n, n + 8):
+            events.insert(n + 8, events.pop(n))
     return Stream(events)

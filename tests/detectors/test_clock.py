@@ -157,3 +157,42 @@ def test_an_idle_partition_is_moved_on_and_never_back() -> None:
     assert clock.watermark == START_MS + 60_000
     assert clock.idle_until(START_MS) >= START_MS + 60_000
     assert clock.watermark == START_MS + 60_000
+
+
+def test_without_a_broker_most_of_the_traffic_tells_the_time() -> None:
+    """A file of three gateways, one of them 40 s fast: it is set right, and the others' records are not late."""
+    traffic = Traffic()
+    for n in range(900):
+        fast = n % 3 == 0
+        traffic.call(n + (40.0 if fast else 0.0), source="gateway/fast" if fast else f"gateway/{n % 3}")
+    ticked = tick(Clock(), traffic.events)
+    apart = ticked.time - (START_MS + 1000 * np.arange(900))
+    assert np.abs(apart[-300:]).max() <= 4_000
+    assert (ticked.watermark - ticked.time)[-300:].max() <= 4_000
+
+
+def test_a_gateway_that_is_alone_is_right() -> None:
+    traffic = Traffic()
+    traffic.every(1.0, 0, 600)
+    assert tick(Clock(), traffic.events).time.tolist() == [START_MS + 1000 * n for n in range(600)]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_gateway_that_hands_over_late_is_late_for_no_bucket(live: bool) -> None:
+    """Every 25 s it hands over what came since, among others that are prompt."""
+    traffic, arrived = Traffic(), []
+    for n in range(1800):
+        traffic.call(float(n), source="gateway/prompt")
+        arrived.append(START_MS + 1000 * n + 100)
+        if n % 25 == 24:
+            for k in range(n - 24, n + 1):
+                traffic.call(k + 0.5, source="gateway/late", event_id=f"late-{k}")
+                arrived.append(START_MS + 1000 * n + 900)
+    ticked = tick(Clock(), traffic.events, arrived if live else None)
+    late = np.array([event.source == "gateway/late" for event in traffic.events])
+    behind = (ticked.watermark - ticked.time)[late][-600:]
+    assert (behind <= 2_000).mean() >= 0.9
+    # Its velocity is what it was: the times are put off by the same, not pressed together.
+    steps = np.diff(ticked.time[late][-600:])
+    assert np.median(steps) == 1000
+    assert (ticked.watermark[~late] - ticked.time[~late]).max() <= 1_000

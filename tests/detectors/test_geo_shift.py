@@ -28,7 +28,9 @@ def test_a_new_network_in_a_new_country_is_told_once(findings: Found, policy: Co
     assert found.observed == policy.geo_shift.calls_to_tell
     assert found.evidence.cause is not None
     assert found.evidence.cause.id == traffic.events[-20 + policy.geo_shift.calls_to_tell - 1].id
-    assert found.evidence.details == {"country": "NG", "asn": 37282, "pattern": "place"}
+    assert found.evidence.details == {"country": "NG", "asn": 37282, "pattern": "place", "client": "known"}
+    assert found.evidence.shared == "asn:37282/NG"
+    assert "AS37282 in NG, a network and a country never seen in 160 calls over 8 h" in found.reason
     assert (found.severity, found.evidence.deterministic, found.evidence.extreme) == ("medium", False, False)
 
 
@@ -48,6 +50,29 @@ def test_travel_that_nothing_can_travel(findings: Found, policy: Config) -> None
     assert len(travel) == 1
     assert travel[0].severity == "high"
     assert travel[0].observed >= policy.geo_shift.alternations
+
+
+def test_where_positions_are_unknown_nothing_travels(findings: Found) -> None:
+    traffic = settled(lat=None, lon=None)
+    for n in range(20):
+        traffic.call(NOW + n * 60.0, **((LAGOS if n % 2 else BERLIN) | {"lat": None, "lon": None}))
+    assert [f.evidence.details["pattern"] for f in findings(traffic.events, "geo_shift")] == ["place"]
+
+
+def test_calls_under_way_when_an_identity_moves_are_no_travel(findings: Found) -> None:
+    traffic = settled()
+    for n in range(20):
+        traffic.call(NOW + n, **(LAGOS if n % 2 else BERLIN))
+    traffic.every(30.0, NOW + 20, NOW + 1800, **LAGOS)
+    assert [f.severity for f in findings(traffic.events, "geo_shift")] == ["medium"]
+
+
+def test_a_vpn_that_is_on_now_and_then_is_no_travel(findings: Found) -> None:
+    traffic = settled()
+    for n in range(6):
+        start = NOW + n * 1.5 * HOUR
+        traffic.every(60.0, start, start + 0.75 * HOUR, **(LAGOS if n % 2 else BERLIN))
+    assert [f.severity for f in findings(in_order(traffic.events), "geo_shift")] == ["medium"]
 
 
 def test_travel_that_a_plane_can_travel_is_only_a_new_place(findings: Found) -> None:
@@ -71,15 +96,26 @@ def test_distance_is_less_what_the_positions_may_be_wrong_by(findings: Found, ac
 
 
 @pytest.mark.parametrize(
-    "place",
+    ("place", "what"),
     [
-        {**BERLIN, "asn": 3320},
-        DUBLIN,
-        {**BERLIN, "country": None},
-        {**LAGOS, "asn": None},
-        {**BERLIN, "city": "Potsdam"},
+        ({**BERLIN, "asn": 3320}, "a network never"),
+        ({**BERLIN, "asn": 3320, "user_agent": "curl/8"}, "a network with a client never"),
+        (DUBLIN, "a country never"),
     ],
-    ids=["new network, known country", "region failover", "no country", "no network", "another city"],
+    ids=["new network", "new network and client", "new country, known network"],
+)
+def test_half_of_a_new_place_is_weak_evidence(findings: Found, place: dict[str, Any], what: str) -> None:
+    traffic = settled(user_agent="openai-python/2.8.1")
+    traffic.every(30.0, NOW, NOW + 1800, **place)
+    [found] = findings(traffic.events, "geo_shift")
+    assert found.severity == "low"
+    assert what in found.reason
+
+
+@pytest.mark.parametrize(
+    "place",
+    [{**BERLIN, "country": None}, {**LAGOS, "asn": None}, {**BERLIN, "city": "Potsdam", "lat": 52.4}],
+    ids=["no country", "no network", "another city"],
 )
 def test_what_is_no_new_place(findings: Found, place: dict[str, Any]) -> None:
     traffic = settled()
@@ -87,29 +123,108 @@ def test_what_is_no_new_place(findings: Found, place: dict[str, Any]) -> None:
     assert not findings(traffic.events, "geo_shift")
 
 
-def test_an_identity_without_history_may_be_anywhere(findings: Found, policy: Config) -> None:
+def test_two_known_halves_are_no_new_place(findings: Found) -> None:
+    """A service in two regions of two clouds from its first calls on."""
+    traffic = Traffic(**BERLIN)
+    for n in range(200):
+        traffic.call(n * 120.0, **(LAGOS if n % 2 else BERLIN))
+    traffic.every(60.0, NOW, NOW + 600, **{**BERLIN, "asn": LAGOS["asn"]})
+    assert not findings(traffic.events, "geo_shift")
+
+
+def test_a_retry_is_no_second_call(findings: Found, policy: Config) -> None:
+    traffic = settled()
+    for n in range(10):
+        traffic.call(NOW + n, attempt=n, status=503, **LAGOS)
+    assert not findings(traffic.events, "geo_shift")
+    traffic.every(1.0, NOW + 20, NOW + 20 + policy.geo_shift.calls_to_tell, **LAGOS)
+    assert len(findings(traffic.events, "geo_shift")) == 1
+
+
+def test_who_changes_networks_at_each_call_is_told(findings: Found) -> None:
+    traffic = settled()
+    for n in range(2):
+        traffic.call(NOW + n * 5.0, country=f"X{n}", asn=60_000 + n)
+    [found] = findings(traffic.events, "geo_shift")
+    assert found.severity == "medium"
+    assert found.reason.startswith("2 calls in 5 s from 2 such places, the last AS60001 in X1, ")
+
+
+# -- an identity without much of a history ----------------------------------------------------------------------------
+
+
+def neighbours(count: int, hours: float, **common: Any) -> list[Any]:
+    """Identities that call from Berlin twice an hour."""
+    events: list[Any] = []
+    for n in range(count):
+        traffic = Traffic(f"key_near_{n}", **(BERLIN | {"tenant": f"tenant-{n}"} | common))
+        traffic.every(HOUR / 2, n, hours * HOUR)
+        events += traffic.events
+    return events
+
+
+def test_an_identity_without_history_may_be_anywhere(findings: Found) -> None:
     traffic = Traffic()
-    for n in range(policy.geo_shift.warm_up_calls - 1):
+    for n in range(40):
         traffic.call(n * 60.0, **(LAGOS if n % 2 else BERLIN))
     assert not findings(traffic.events, "geo_shift")
 
 
-def test_calls_of_a_few_hours_are_no_history(findings: Found, policy: Config) -> None:
+def test_calls_at_one_go_are_one_visit(findings: Found) -> None:
+    """Be they ever so many: a second office is not told after one session in the first."""
     traffic = Traffic(**BERLIN)
-    hours = policy.geo_shift.warm_up_hours - 1
-    traffic.every(30.0, 0, hours * HOUR - 60)
-    traffic.every(30.0, hours * HOUR - 50, hours * HOUR - 1, **LAGOS)
-    traffic.every(1.0, hours * HOUR - 20, hours * HOUR, **LAGOS)
-    assert not findings(in_order(traffic.events), "geo_shift")
+    traffic.every(1.0, 0, 600)
+    traffic.every(1.0, 700, 730, **LAGOS)
+    assert not findings(traffic.events, "geo_shift")
 
 
-def test_events_that_cross_the_hour_out_of_order_make_no_history(findings: Found) -> None:
-    """Two gateways' records interleave around one full hour: that is two distinct hours, not sixty."""
+def test_events_out_of_order_make_no_visits(findings: Found) -> None:
     traffic = Traffic(**BERLIN)
     for n in range(60):
-        traffic.call(HOUR + (0.5 if n % 2 else -0.5) + n / 1000)
-    traffic.every(1.0, HOUR + 5, HOUR + 25, **LAGOS)
+        traffic.call(HOUR + (60 if n % 2 else 0) + n / 1000)
+    traffic.every(1.0, HOUR + 65, HOUR + 85, **LAGOS)
     assert not findings(traffic.events, "geo_shift")
+
+
+@pytest.mark.parametrize(("others", "severity"), [(0, "low"), (40, "medium")])
+def test_a_country_from_which_nobody_calls_is_soon_told(findings: Found, others: int, severity: str) -> None:
+    """After four visits of its own: the others' countries speak for an identity that has little of a past."""
+    traffic = Traffic(**BERLIN)
+    traffic.every(HOUR, HOUR, 5 * HOUR)
+    traffic.every(5.0, 5.5 * HOUR, 5.5 * HOUR + 20, **LAGOS)
+    found = findings(in_order(traffic.events, neighbours(others, 6)), "geo_shift")
+    assert [(f.identity, f.severity) for f in found] == [("key_1", severity)]
+
+
+def test_a_country_from_which_many_call_takes_more_of_a_past(findings: Found) -> None:
+    traffic = Traffic(**LAGOS)
+    traffic.every(HOUR, HOUR, 5 * HOUR)
+    traffic.every(5.0, 5.5 * HOUR, 5.5 * HOUR + 20, **BERLIN)
+    found = findings(in_order(traffic.events, neighbours(40, 6)), "geo_shift")
+    assert [f.severity for f in found if f.identity == "key_1"] == ["low"]
+
+
+@pytest.mark.parametrize(("colleagues", "told"), [(1, True), (2, False)])
+def test_where_colleagues_regularly_are_is_no_new_place(findings: Found, colleagues: int, told: bool) -> None:
+    office = neighbours(colleagues, 9, tenant="acme", **LAGOS)
+    traffic = settled()
+    traffic.every(5.0, NOW + 10, NOW + 60, **LAGOS)
+    found = findings(in_order(traffic.events, office), "geo_shift")
+    assert bool(found) == told
+
+
+def test_who_is_under_suspicion_vouches_for_nobody(findings: Found) -> None:
+    """Keys of one tenant that are stolen one after the other, and used from the same network."""
+    stolen = [settled() if n == 0 else Traffic(f"key_{n + 1}", **BERLIN) for n in range(4)]
+    for n, traffic in enumerate(stolen):
+        if n:
+            traffic.quietly(HOURS, seed=n, per_hour=20)
+        traffic.every(30.0, NOW + n * 2 * HOUR, NOW + 8 * HOUR, **LAGOS)
+    found = findings(in_order(*(traffic.events for traffic in stolen)), "geo_shift")
+    assert sorted(f.identity for f in found if f.severity == "medium") == ["key_1", "key_2", "key_3", "key_4"]
+
+
+# -- suspicion and trust ----------------------------------------------------------------------------------------------
 
 
 def test_a_place_is_trusted_after_a_day(findings: Found, policy: Config) -> None:
@@ -117,14 +232,32 @@ def test_a_place_is_trusted_after_a_day(findings: Found, policy: Config) -> None
     day = policy.geo_shift.trusted_after_hours * HOUR
     traffic.every(HOUR, NOW, NOW + day + 2 * HOUR, **LAGOS)
     traffic.every(60.0, NOW + day + 3 * HOUR, NOW + day + 4 * HOUR, **{**LAGOS, "asn": 29465})
-    assert [f.evidence.details["asn"] for f in findings(traffic.events, "geo_shift")] == [37282]
+    found = [(f.evidence.details["asn"], f.severity) for f in findings(traffic.events, "geo_shift")]
+    assert found == [(37282, "medium"), (29465, "low")]
+
+
+def test_what_travels_impossibly_is_not_trusted_for_staying(findings: Found, policy: Config) -> None:
+    traffic = settled()
+    for n in range(int((policy.geo_shift.trusted_after_hours + 2) * 60)):
+        traffic.call(NOW + n * 60.0, **(LAGOS if n % 2 else BERLIN))
+    traffic.every(60.0, traffic_end := NOW + 27 * HOUR, traffic_end + HOUR, **{**LAGOS, "country": "GH"})
+    found = [
+        (f.evidence.details["country"], f.evidence.details["pattern"]) for f in findings(traffic.events, "geo_shift")
+    ]
+    assert found == [("NG", "travel"), ("GH", "place")]
 
 
 def test_a_place_under_suspicion_vouches_for_nothing(findings: Found) -> None:
+    """Neither for its network nor for its country; but that the country is new is told once."""
     traffic = settled()
     traffic.every(10.0, NOW, NOW + 60, **LAGOS)
-    traffic.every(10.0, NOW + 60, NOW + 120, **{**LAGOS, "asn": 29465})
-    assert [f.evidence.details["asn"] for f in findings(traffic.events, "geo_shift")] == [37282, 29465]
+    traffic.every(10.0, NOW + 60, NOW + 180, **{**LAGOS, "asn": 29465})
+    traffic.every(10.0, NOW + 180, NOW + 300, **{**LAGOS, "country": "GH"})
+    found = [
+        (f.evidence.details["country"], f.evidence.details["asn"], f.severity)
+        for f in findings(traffic.events, "geo_shift")
+    ]
+    assert found == [("NG", 37282, "medium"), ("NG", 29465, "low"), ("GH", 37282, "medium")]
 
 
 def test_many_new_places_do_not_push_out_where_it_always_was(findings: Found) -> None:
@@ -134,3 +267,10 @@ def test_many_new_places_do_not_push_out_where_it_always_was(findings: Found) ->
     traffic.every(10.0, NOW + 400, NOW + 600)
     found = findings(traffic.events, "geo_shift")
     assert not [f for f in found if f.evidence.details["country"] == "DE"]
+
+
+def test_many_new_places_are_told_once_a_minute(findings: Found) -> None:
+    traffic = settled()
+    for n in range(300):
+        traffic.call(NOW + n * 1.0, country=f"X{n % 40}", asn=60_000 + n % 40)
+    assert 3 <= len(findings(traffic.events, "geo_shift")) <= 6

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_traffic import HOUR, Events, Traffic
+from made_traffic import DIRECTORY, HOUR, Events, Traffic
 from msgspec.structs import replace
 
 from detectors import Config, Partition
@@ -33,12 +33,12 @@ def ended(partition: Partition) -> list[bytes]:
 
 
 def undisturbed(policy: Config, events: Events) -> list[bytes]:
-    partition = Partition(0, policy, Directory())
+    partition = Partition(0, policy, DIRECTORY)
     return taken(partition, events, 0, len(events)) + ended(partition)
 
 
 def restored(policy: Config, log: Sequence[Checkpoint]) -> Partition:
-    partition = Partition(0, policy, Directory())
+    partition = Partition(0, policy, DIRECTORY)
     partition.restore(piece for checkpoint in log for piece in checkpoint.pieces)
     return partition
 
@@ -58,7 +58,7 @@ def test_what_is_found_does_not_depend_on_when_a_worker_died(
 ) -> None:
     """At each cut a checkpoint is made, or not, and the worker dies, or not: the next goes on from the last one."""
     told: dict[bytes, None] = {}
-    partition, log, reached = Partition(0, policy, Directory()), list[Checkpoint](), 0
+    partition, log, reached = Partition(0, policy, DIRECTORY), list[Checkpoint](), 0
     edges = [0, *sorted(min(cut, len(world)) for cut, _, _ in cuts), len(world)]
     at = reached
     for (_, last), (_, saves, dies) in zip(pairwise(edges), [*cuts, (0, False, False)], strict=True):
@@ -68,7 +68,7 @@ def test_what_is_found_does_not_depend_on_when_a_worker_died(
             log.append(partition.checkpoint())
             reached = last
         if dies:
-            partition = restored(policy, since_the_last_whole_round(log)) if log else Partition(0, policy, Directory())
+            partition = restored(policy, since_the_last_whole_round(log)) if log else Partition(0, policy, DIRECTORY)
             at = reached
             told |= dict.fromkeys(taken(partition, world, at, last))
             at = last
@@ -177,7 +177,8 @@ def saved_once(policy: Config, world: Events) -> list[bytes]:
 def test_a_piece_of_another_version_is_refused(policy: Config, world: Events, kind: str) -> None:
     pieces = [unseal(raw) for raw in saved_once(policy, world)]
     changed = [seal(p.kind, p.format + (p.kind == kind), p.body) for p in pieces]
-    with pytest.raises(StateError, match=rf"piece '{kind}' of version 2.*reads version 1"):
+    [ours] = {p.format for p in pieces if p.kind == kind}
+    with pytest.raises(StateError, match=rf"piece '{kind}' of version {ours + 1}.*reads version {ours}"):
         Partition(0, policy, Directory()).restore(changed)
 
 
@@ -211,21 +212,58 @@ def relaid(pieces: list[bytes], change: Any) -> list[bytes]:
     return out
 
 
-def test_fields_that_are_new_or_gone_are_migrated(policy: Config, world: Events) -> None:
-    def rename(layout: Any) -> None:
-        fields = layout["loop.rows"][1]
-        fields[0][0] = "no_longer_there"
+def rename(layout: Any) -> None:
+    """Another version's layout: its name for the first field of loop's rows is not ours."""
+    layout["loop.rows"][1][0][0] = "no_longer_there"
 
-    pieces = relaid(saved_once(policy, world), rename)
-    partition = Partition(0, policy, Directory())
-    partition.restore(pieces)
+
+def test_fields_that_are_new_or_gone_are_migrated(policy: Config, world: Events) -> None:
+    partition = restored(policy, [Checkpoint(True, relaid(saved_once(policy, world), rename))])
     as_was = restored(policy, [Checkpoint(True, saved_once(policy, world))])
     assert partition.identities == as_was.identities
     mine, theirs = (p._saved.components["loop.rows"].array for p in (partition, as_was))
     names = mine.dtype.names or ()
     assert not mine[names[0]].any()
     assert all(np.array_equal(mine[name], theirs[name]) for name in names[1:])
-    assert partition.checkpoint().begins
+
+
+def rows_of(partition: Partition) -> dict[str, bytes]:
+    """The rows by field, but for where in the pool their buckets lie."""
+    return {
+        f"{name}.{field}": rows.array[field][: partition.identities].tobytes()
+        for name, rows in partition._saved.components.items()
+        for field in rows.array.dtype.names or ()
+        if (name, field) != ("windows", "open")
+    }
+
+
+@pytest.mark.parametrize("into", [0.1, 0.9])
+def test_a_round_in_which_rows_were_laid_out_anew_does_not_count_before_it_is_whole(
+    policy: Config, into: float
+) -> None:
+    """Another version's log ends in mid-round and ours goes on with it, over kills. What is deleted when a round
+    begins is never needed; a round later nothing of the other version is left."""
+    events = many(900)
+    partition, log = Partition(0, policy, Directory()), list[Checkpoint]()
+    taken(partition, events, 0, len(events))
+    while sum(checkpoint.begins for checkpoint in log) < 4:
+        log.append(partition.checkpoint())
+    *_, before, last = (n for n, checkpoint in enumerate(log) if checkpoint.begins)
+    length = last - before
+    log += [partition.checkpoint() for _ in range(int(into * length))]
+    log = [Checkpoint(checkpoint.begins, relaid(checkpoint.pieces, rename)) for checkpoint in log]
+    ours = restored(policy, since_the_last_whole_round(log))
+    later = [replace(event, id=f"again-{event.id}", time=event.time + timedelta(hours=2)) for event in events]
+    for n in range(3 * length):
+        taken(ours, later, n, n + 1)
+        log.append(ours.checkpoint())
+        if log[-1].begins or n % 40 == 0:
+            following = restored(policy, since_the_last_whole_round(log))
+            assert following.identities == 900
+            assert rows_of(following) == rows_of(ours)
+            ours = following
+    heads = [unseal(checkpoint.pieces[0]).body for checkpoint in since_the_last_whole_round(log)]
+    assert not any(b"no_longer_there" in head for head in heads)
 
 
 def test_a_field_that_became_something_else_is_refused(policy: Config, world: Events) -> None:

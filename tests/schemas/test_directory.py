@@ -6,7 +6,8 @@ import pytest
 from schemas.directory import Approval, Directory, DirectoryError, Entry, read_directory
 from schemas.times import to_millis
 
-JSON = """{"identities": {"key_1": {"tenant": "acme", "owner": "ann", "models": ["m"], "protected": true}, "key_2": {}},
+JSON = """{"identities": {"key_1": {"tenant": "acme", "owner": "ann", "models": ["m"], "protected": true},
+                 "key_2": {"expires": "2026-04-01T00:00:00+02:00"}},
  "approvals": [{"identity": "key_1", "from": "2026-03-02T00:00:00Z", "until": "2026-03-02T06:00:00+01:00",
                 "max_multiplier": 3, "approved_by": "bob", "reason": "backfill"}]}"""
 TOML = """
@@ -17,6 +18,7 @@ models = ["m"]
 protected = true
 
 [identities.key_2]
+expires = 2026-04-01T00:00:00+02:00
 
 [[approvals]]
 identity = "key_1"
@@ -38,6 +40,7 @@ def test_json_and_toml_say_the_same(tmp_path: Path) -> None:
     assert directory == read_directory(written(tmp_path, "d.toml", TOML))
     assert directory.identities["key_1"] == Entry(tenant="acme", owner="ann", models=["m"], protected=True)
     assert directory.identities["key_2"].models is None
+    assert directory.identities["key_2"].expires == datetime(2026, 3, 31, 22, tzinfo=UTC)
     assert directory.approvals[0].max_multiplier == 3
 
 
@@ -57,6 +60,7 @@ def test_an_identity_belongs_to_the_tenant_that_the_directory_says() -> None:
     ("name", "text", "field"),
     [
         ("d.json", '{"identities": {"key_1": {"protected": "yes"}}}', r"\$\.identities\[\.\.\.\]\.protected"),
+        ("d.json", '{"identities": {"k": {"expires": "2026-04-01T00:00:00"}}}', r"\$\.identities\[\.\.\.\]\.expires"),
         ("d.json", '{"identities": []}', r"\$\.identities"),
         ("d.json", JSON.replace(": 3", ": 0"), r"\$\.approvals\[0\]\.max_multiplier"),
         ("d.json", JSON.replace('"from"', '"since"'), "missing required field `from`"),

@@ -1,0 +1,256 @@
+"""The compiled pass of the spike detector: which sums exceed an identity's records, and how gravely."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from detectors.buckets import BUCKET
+from detectors.compiled import Row, State, compiled
+from detectors.excursions import BANK, expected, score_point
+from detectors.spike_records import (
+    BANKED,
+    DAY,
+    MINUTE_CHANNELS,
+    MOST,
+    OUTPUT,
+    QUIET,
+    REQUESTS,
+    ROW,
+    TENMIN_CHANNELS,
+    TOKENS,
+    USD,
+    Limits,
+    add,
+    compare,
+    excursion,
+    is_known,
+    learn_closed,
+    least_for,
+    signed,
+    standard_of,
+)
+from schemas.batch import Codes, Flags, Floats, Ints
+
+WEAK, TOLD, HIGH, EXTREME = 1, 2, 3, 4
+MODELLED_FROM = 10
+"""Closed buckets from which on an identity is busy enough for a model of its own."""
+_SAMPLE = 32
+"""Closed buckets of one end that cohorts learn from; every so many of more, in turn."""
+_TOLD_EVERY = 5
+"""Seconds between two looks of the models at a spike that is no extreme."""
+_INTERVAL = 300
+"""Seconds of a point of the bank's."""
+
+
+class Calls(NamedTuple):
+    """Columns of the batch's events; `minute` sums (n by 3)."""
+
+    row: Ints
+    time: Ints
+    skip: Flags
+    returned: Flags
+    retry: Flags
+    offset: Ints
+    workload: Codes
+    tokens: Floats
+    cost: Floats
+    output: Floats
+    minute: Floats
+
+
+class Closed(NamedTuple):
+    """Closed buckets, and what the kernel says of each: its workload class, and whether the identity's model, and
+    the cohort's, are to learn from it."""
+
+    at: Ints
+    row: Ints
+    end: Ints
+    calls: Ints
+    sums: Floats
+    minute: Floats
+    tenmin: Floats
+    workload: Codes
+    own: Flags
+    sample: Flags
+
+
+class Candidates(NamedTuple):
+    """In order: where, which closed bucket (-1: the event itself), how grave, the channel with the greatest ratio,
+    that ratio, the sum, what the hour leads to expect in its place (tokens a minute), whether it has a history
+    of its own, and its state then."""
+
+    at: Ints
+    closing: Ints
+    level: Ints
+    channel: Ints
+    ratio: Floats
+    total: Floats
+    usual: Floats
+    known: Flags
+    state: State
+
+
+@compiled
+def _bank(row: Row, bank: Row, seasons: Row, limits: Limits) -> float:
+    """Shows the bank the interval that ended; returns its score where the interval lies far above the last hours: that
+    growth leaves its range is no spike."""
+    # As much as the records have let in so far: the bank, too, learns an excess slowly.
+    most = 5 * standard_of(row, MINUTE_CHANNELS, least_for(row, limits))
+    seconds = signed(row.interval) * _INTERVAL
+    usual = bank.average[0]
+    score = score_point(bank, seasons, min(row.held, most), seconds, True)
+    return score if row.held >= limits.unusual * usual else 0.0
+
+
+@compiled
+def _tell(
+    found: Candidates, count: int, at: int, closing: int, level: int, channel: int, ratio: float, total: float,
+    usual: float, row: Row, limits: Limits,
+) -> int:  # fmt: skip
+    found.at[count] = at
+    found.closing[count] = closing
+    found.level[count] = level
+    found.channel[count] = channel
+    found.ratio[count] = ratio
+    found.total[count] = total
+    found.usual[count] = usual
+    found.known[count] = is_known(row, limits)
+    found.state[count] = row
+    return count + 1
+
+
+@compiled
+def _level(row: Row, ratio: float, broad: bool, moment: int, limits: Limits) -> int:
+    """How grave an event's excess is."""
+    known = is_known(row, limits)
+    if row.over < limits.calls:
+        return 0
+    if ratio < limits.ratio[row.workload] or not (broad or row.over >= limits.large_calls):
+        # Somebody may well ask a few questions about one long document.
+        return WEAK if known else 0
+    extreme = limits.extreme[row.workload]
+    if ratio < extreme:
+        return TOLD
+    # The farther beyond, the sooner; but not what is measured against others.
+    lasted = moment - signed(row.since) >= limits.sustained * max(0.5, extreme / ratio)
+    return EXTREME if lasted and known else HIGH
+
+
+@compiled
+def _shown(row: Row, level: int, moment: int, limits: Limits) -> bool:
+    """Whether an excess is to be looked at: it became graver, or was not looked at for a while."""
+    # The models may find a spike usual now, and not so in a moment.
+    every = _TOLD_EVERY if level == TOLD else limits.again
+    if level == 0 or (level <= row.level and moment - signed(row.shown) < every):
+        return False
+    row.shown = moment
+    row.level = max(row.level, level)
+    return True
+
+
+@compiled
+def _sample(closed: Closed) -> None:
+    """Chooses the closed buckets that cohorts learn from: `_SAMPLE` or so of each end."""
+    first = 0
+    for k in range(1, len(closed.end) + 1):
+        if k == len(closed.end) or closed.end[k] != closed.end[first]:
+            stride = (k - first) // _SAMPLE + 1
+            turn = (closed.end[first] // BUCKET) % stride
+            for j in range(first, k):
+                closed.sample[j] = (j - first) % stride == turn
+            first = k
+
+
+@compiled
+def judge(
+    rows: State, banks: State, seasons: State, calls: Calls, closed: Closed, limits: Limits, found: Candidates
+) -> int:
+    """Scores, then learns, closed buckets and events in their order; returns how many candidates it `found`."""
+    count, k, n = 0, 0, len(calls.row)
+    _sample(closed)
+    sums = np.zeros(BANKED)
+    amounts = np.zeros(4)
+    blank, blank_bank = np.zeros(1, ROW), np.zeros(1, BANK)
+    for i in range(n + 1):
+        while k < len(closed.row) and closed.at[k] == i:
+            if closed.calls[k] == 0:
+                # Refused calls are no history: neither hours nor zeros to be measured against.
+                closed.sample[k] = False
+                k += 1
+                continue
+            row = rows[closed.row[k]]
+            end, offset = closed.end[k] // 1000, calls.offset[i] if i < n else -1
+            for m in range(3):
+                sums[MINUTE_CHANNELS + m] = closed.minute[k, m]
+                sums[TENMIN_CHANNELS + m] = closed.tenmin[k, m]
+            ratio, channel, broad = compare(row, sums, MINUTE_CHANNELS, BANKED, limits)
+            since = min(end - signed(row.learnt), DAY) if row.learnt > 0 else 0
+            row.learnt = max(signed(row.learnt), end)
+            row.closings = min(int(row.closings) + 1, MOST)
+            if row.hour != end // 3600:
+                row.hour = end // 3600
+                row.hours = min(int(row.hours) + 1, MOST)
+            excess = ratio >= limits.ratio[row.workload]
+            inside = excess or end - signed(row.beyond) <= QUIET
+            interval = (end - 1) // _INTERVAL
+            if interval > row.interval:
+                if row.interval > 0:
+                    bank, profile = banks[closed.row[k]], seasons[row.workload]
+                    score = _bank(row, bank, profile, limits)
+                    # What is long over, or was told as a spike, is no news.
+                    news = interval - signed(row.interval) == 1 and row.beyond < signed(row.interval) * _INTERVAL
+                    if news and score >= limits.excursion:
+                        usual = expected(bank, profile, signed(row.interval) * _INTERVAL) / 5
+                        count = _tell(found, count, i, k, WEAK, BANKED, score, row.held, usual, row, limits)
+                row.interval = interval
+                row.held = 0.0
+            row.held += closed.sums[k, TOKENS]
+            learn_closed(row, sums, inside, since, limits)
+            if not inside:
+                row.usd += (closed.minute[k, USD] - row.usd) * max(0.02, 1.0 / row.closings)
+            closed.workload[k] = row.workload
+            closed.own[k] = not inside and row.closings >= MODELLED_FROM
+            closed.sample[k] = closed.sample[k] and not inside
+            if excess:
+                excursion(row, end - BUCKET // 1000, offset)
+                row.beyond = max(signed(row.beyond), end)
+                row.streak = min(row.streak + 1, 100)
+                # One bucket has little power; two in a row have it.
+                level = _level(row, ratio, broad, signed(row.last), limits)
+                if row.streak >= 2 and _shown(row, level, end, limits):
+                    bank, profile = banks[closed.row[k]], seasons[row.workload]
+                    usual = expected(bank, profile, end - 1) / 5
+                    count = _tell(found, count, i, k, level, channel, ratio, sums[channel], usual, row, limits)
+            else:
+                row.streak = 0
+            k += 1
+        if i < n and calls.returned[i]:
+            rows[calls.row[i]] = blank[0]
+            banks[calls.row[i]] = blank_bank[0]
+        if i == n or calls.skip[i]:
+            continue
+        row = rows[calls.row[i]]
+        row.workload = calls.workload[i]
+        moment = calls.time[i] // 1000
+        amounts[TOKENS] = calls.tokens[i]
+        amounts[REQUESTS] = 0.0 if calls.retry[i] else 1.0
+        amounts[USD] = calls.cost[i]
+        amounts[OUTPUT] = calls.output[i]
+        add(row, moment, amounts, limits)
+        for m in range(4):
+            sums[m] = row.now[m] + row.before[m]
+        for m in range(3):
+            sums[MINUTE_CHANNELS + m] = calls.minute[i, m]
+        ratio, channel, broad = compare(row, sums, 0, TENMIN_CHANNELS, limits)
+        if ratio < limits.unusual:
+            continue
+        excursion(row, moment, calls.offset[i])
+        row.over = min(int(row.over) + 1, MOST)
+        level = _level(row, ratio, broad, moment, limits)
+        if ratio >= limits.ratio[row.workload] and row.over >= limits.calls:
+            row.beyond = max(signed(row.beyond), moment)
+        if _shown(row, level, moment, limits):
+            bank, profile = banks[calls.row[i]], seasons[row.workload]
+            usual = expected(bank, profile, moment) / 5
+            count = _tell(found, count, i, -1, level, channel, ratio, sums[channel], usual, row, limits)
+    return count

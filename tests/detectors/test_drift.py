@@ -1,0 +1,208 @@
+"""Drift: slow rises, skims and poisoned baselines; launches that last, rhythms, weekends and holidays."""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from made_traffic import HOUR, Events, Traffic, in_order
+from msgspec.structs import replace
+
+from detectors import Config, Partition
+from detectors.drift import Config as DriftConfig
+from detectors.drift_usual import ROW
+from schemas.batch import to_batch
+from schemas.directory import Directory
+from schemas.finding import Finding
+
+DAY = 24 * HOUR
+Shape = Callable[[float], float]
+
+
+def office(hour: float) -> float:
+    """Nine to six, Monday to Friday."""
+    return 1.0 if 9 <= hour % 24 < 18 and hour // 24 % 7 < 5 else 0.0
+
+
+def always(_: float) -> float:
+    return 1.0
+
+
+def calls(
+    shape: Shape, per_hour: float, days: float, seed: int = 1, *, session: int = 1, first: float = 0.0
+) -> list[float]:
+    """Times (s) of calls that come at random, `per_hour` times `shape(hour)`, and of the rest of their sessions."""
+    dice, out, at = random.Random(seed), [], first * DAY
+    while at < (first + days) * DAY:
+        rate = per_hour * shape(at / HOUR)
+        step = dice.expovariate(rate) * HOUR if rate > 0 else HOUR
+        at += min(step, HOUR / 2)
+        if step <= HOUR / 2:
+            out += [at + n * 20.0 for n in range(session)]
+    return out
+
+
+def story(*times: list[float], subject: str = "key_1", **common: Any) -> Events:
+    traffic = Traffic(subject, **common)
+    for at in sorted(at for some in times for at in some):
+        traffic.call(at)
+    return traffic.events
+
+
+@pytest.fixture(scope="session")
+def drifts(policy: Config) -> Callable[..., list[Finding]]:
+    """`drifts(events)`: what drift alone tells of them."""
+
+    def told(events: Events) -> list[Finding]:
+        partition = Partition(0, policy, Directory())
+        partition._detectors = tuple(d for d in partition._detectors if d.name == "drift")
+        out = []
+        for first in range(0, len(events), 4096):
+            some = events[first : first + 4096]
+            out += partition.take(to_batch(some, range(first, first + len(some)), [0] * len(some)))
+        return [t.signal for t in out + partition.close() if isinstance(t.signal, Finding)]
+
+    return told
+
+
+Drifts = Callable[[Events], list[Finding]]
+
+
+def medium(found: list[Finding]) -> list[Finding]:
+    return [finding for finding in found if finding.severity == "medium"]
+
+
+def test_a_row_is_small() -> None:
+    assert ROW.itemsize <= 96
+
+
+@pytest.mark.parametrize("per_hour", [0.4, 3.0, 60.0])
+def test_usage_that_grows_by_the_hour_is_told_while_it_grows(drifts: Drifts, per_hour: float) -> None:
+    usual = calls(always, per_hour, 4.0)
+    grown = calls(lambda hour: 1.4 ** (hour - 72), max(per_hour / 3, 2.0), 12 / 24, first=3.0)
+    [first, *_] = medium(drifts(story(usual, grown)))
+    assert "2026-03-05T02" < first.time < "2026-03-05T10"
+    assert first.observed >= 2 * first.baseline
+    assert first.window.endswith("h")
+
+
+def test_it_is_told_again_once_it_has_doubled_and_not_before(drifts: Drifts) -> None:
+    usual = calls(always, 40.0, 7.0)
+    thrice, tenfold = calls(always, 80.0, 3.0, first=4.0), calls(always, 300.0, 1.0, first=6.0)
+    found = medium(drifts(story(usual, thrice, tenfold)))
+    assert [finding.time[8:10] for finding in found] == ["06", "08"]
+
+
+def test_work_in_hours_in_which_nobody_ever_worked_is_told(drifts: Drifts) -> None:
+    """As many calls as ever by day, and a customer of the thief's by night."""
+    day = calls(office, 30.0, 5.0)
+    night = calls(lambda hour: 1.0 if hour % 24 < 6 else 0.0, 25.0, 1.0, first=3.0)
+    [first, *_] = medium(drifts(story(day, night)))
+    assert "2026-03-05T00" < first.time < "2026-03-05T05"
+
+
+@pytest.mark.parametrize(
+    ("shape", "per_hour", "session"), [(office, 40.0, 1), (office, 4.0, 6), (always, 60.0, 1), (always, 0.2, 1)]
+)
+def test_a_rhythm_of_days_and_weeks_is_no_drift(drifts: Drifts, shape: Shape, per_hour: float, session: int) -> None:
+    """Of five such identities one may have a busy morning before its mornings are known."""
+    stories = [
+        story(calls(shape, per_hour, 22.0, seed, session=session), subject=f"key_{seed}") for seed in range(1, 6)
+    ]
+    found = [finding.time for finding in medium(drifts(in_order(*stories)))]
+    assert len(found) <= 1
+    assert all(time < "2026-03-09" for time in found)
+
+
+@pytest.mark.parametrize("first_day", [4, 5, 6])
+def test_a_monday_after_a_first_weekend_is_no_drift(drifts: Drifts, first_day: int) -> None:
+    def shape(hour: float) -> float:
+        return 1.0 if hour // 24 % 7 < 5 else 0.3
+
+    assert not medium(drifts(story(calls(shape, 40.0, 8.0, first=float(first_day)))))
+
+
+def test_the_return_from_a_holiday_is_no_drift(drifts: Drifts) -> None:
+    before, after = calls(office, 20.0, 12.0), calls(office, 20.0, 5.0, first=28.0)
+    assert not drifts(story(before, after))
+
+
+def test_of_a_new_identity_nothing_is_told_on_its_first_day(drifts: Drifts) -> None:
+    grown = calls(lambda hour: 1.5 ** (hour % 24), 1.0, 0.9)
+    assert not drifts(story(grown))
+
+
+def test_one_long_session_is_no_drift(drifts: Drifts) -> None:
+    """A developer who starts one session a day works through forty steps in an afternoon, once through a hundred."""
+    usual = calls(office, 0.2, 12.0, session=40)
+    long = [9 * DAY + 14 * HOUR + n * 30.0 for n in range(100)]
+    assert not medium(drifts(story(usual, long, workload="agent")))
+
+
+def test_a_skim_of_weeks_is_weak_evidence(drifts: Drifts) -> None:
+    usual = calls(always, 30.0, 40.0)
+    skim = calls(always, 10.0, 14.0, first=26.0)
+    undisturbed, skimmed = drifts(story(usual)), drifts(story(usual, skim))
+    assert not undisturbed
+    assert {(finding.severity, finding.window) for finding in skimmed} == {("low", "days")}
+    assert "2026-03-28" < skimmed[0].time < "2026-04-08"
+
+
+def test_no_drift_lifts_the_ceiling_over_the_first_weeks(drifts: Drifts) -> None:
+    """Five percent more every day for seven weeks: each day looks like the one before."""
+    poisoned = calls(lambda hour: 1.05 ** (hour / 24), 8.0, 50.0)
+    beyond = [finding for finding in drifts(story(poisoned)) if finding.window == "1d"]
+    assert len(beyond) == 1
+    assert beyond[0].severity == "medium"
+    assert beyond[0].observed > 4 * beyond[0].baseline
+    assert "first days" in beyond[0].reason
+
+
+def test_a_burst_after_the_poisoning_crosses_the_ceiling_within_the_day(drifts: Drifts) -> None:
+    poisoned = calls(lambda hour: 1.05 ** (hour / 24), 8.0, 30.0)
+    burst = [30 * DAY + n * 5.0 for n in range(4000)]
+    beyond = [finding for finding in drifts(story(poisoned, burst)) if finding.window == "1d"]
+    assert beyond[0].time.startswith("2026-04-01T0")
+
+
+def test_what_is_called_usual_is_the_identitys_own(drifts: Drifts) -> None:
+    """Others of its workload class do not make a rise less."""
+    mine = story(calls(always, 10.0, 4.0), calls(always, 60.0, 0.5, first=3.0), subject="key_mine")
+    others = [story(calls(always, 100.0, 4.0, seed=n), subject=f"key_{n}") for n in range(2, 5)]
+    assert {finding.identity for finding in medium(drifts(in_order(mine, *others)))} == {"key_mine"}
+
+
+def test_a_retry_is_no_more_usage(drifts: Drifts) -> None:
+    events = story(calls(always, 20.0, 4.0))
+    again = [
+        replace(event, id=f"{event.id}-{n}", data=replace(event.data, attempt=n, status=503))
+        for event in events[len(events) // 2 :]
+        for n in range(1, 5)
+    ]
+    assert not medium(drifts(in_order(events, again)))
+
+
+def test_what_is_usual_for_a_class_is_saved(policy: Config) -> None:
+    """A restart in the middle changes nothing, not in the last digit."""
+    events = in_order(*(story(calls(always, 15.0, 3.0, seed=n), subject=f"key_{n}") for n in range(4)))
+    half = len(events) // 2
+
+    def batches() -> Iterator[Any]:
+        for first, last in ((0, half), (half, len(events))):
+            yield to_batch(events[first:last], range(first, last), [0] * (last - first))
+
+    first, second = batches()
+    whole, resumed = Partition(0, policy, Directory()), Partition(0, policy, Directory())
+    whole.take(first)
+    resumed.restore(whole.checkpoint().pieces)
+    whole.take(second)
+    resumed.take(second)
+    [mine], [theirs] = ([d for d in p._detectors if d.name == "drift"] for p in (whole, resumed))
+    assert mine.save_shared() == theirs.save_shared()
+    assert mine.rows.array[:4].tobytes() == theirs.rows.array[:4].tobytes()
+
+
+@pytest.mark.parametrize(("key", "value"), [("growth", 1.0), ("ratio", 0.5), ("after_weekend", 0.1)])
+def test_a_policy_that_contradicts_itself_is_refused(policy: Config, key: str, value: float) -> None:
+    with pytest.raises(ValueError, match="growth"):
+        DriftConfig(**{name: getattr(policy.drift, name) for name in DriftConfig.__struct_fields__} | {key: value})

@@ -1,0 +1,102 @@
+"""Streams that are cut before anyone can count them."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from made_traffic import HOUR, Events, Traffic, in_order
+from msgspec.structs import asdict
+
+from detectors import Config
+from detectors.evasion import Config as EvasionConfig
+from schemas.finding import Finding
+
+Found = Callable[..., list[Finding]]
+CUT: dict[str, dict[str, Any]] = {
+    "499": {"status": 499, "input_tokens": None, "output_tokens": None, "cost_usd": None},
+    "no usage": {"output_tokens": None, "cost_usd": None},
+    "usage missing": {"usage_missing": True},
+    "nothing came": {"output_tokens": 0, "cost_usd": 0.0},
+    "499 with a token": {"status": 499, "output_tokens": 1},
+}
+
+
+def streams(
+    name: str, start: float, calls: int, share: float, how: str = "499", seconds: float = 5.0, seed: int = 1
+) -> Events:
+    """So many streams, one in three seconds, of which a share is cut off."""
+    dice = random.Random(f"{name} {seed}")
+    traffic = Traffic(name, streaming=True, latency_ms=seconds * 1000, route="/v1/chat", provider="openai")
+    for n in range(calls):
+        changes = CUT[how] if dice.random() < share else {}
+        traffic.call(start + n * 3.0, event_id=f"{name}-{start}-{n}", fingerprint=f"{name} {n} {start}", **changes)
+    return traffic.events
+
+
+def past(name: str = "key_1", share: float = 0.03) -> Events:
+    return streams(name, 0, 1000, share)
+
+
+@pytest.mark.parametrize("how", CUT)
+def test_streams_cut_early(findings: Found, how: str) -> None:
+    found = findings(past() + streams("key_1", HOUR, 60, 0.95, how), "evasion")
+    assert found
+    assert found[0].severity == "medium"
+    # Within the first twenty of them.
+    assert 1000 <= found[0].evidence.offsets[0] <= found[0].evidence.offsets[1] < 1020
+    assert found[0].evidence.details["estimated_tokens"] > 1000
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_third_of_the_streams_is_told_within_two_hundred(findings: Found, seed: int) -> None:
+    assert findings(past() + streams("key_1", HOUR, 200, 0.35, seed=seed), "evasion")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.25, 0.6, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_whoever_always_hung_up_so_often_is_as_usual(findings: Found, share: float, seed: int) -> None:
+    """People leave pages; some gateways never report usage on a route."""
+    others = [streams(f"key_{k}", 0, 1000, 0.0 if share < 1 else 1.0, seed=seed) for k in range(2, 7)]
+    mine = streams("key_1", 0, 3000, share, seed=seed)
+    told = findings(in_order(mine, *others), "evasion")
+    # Whose past is not known yet may be told once.
+    assert [f for f in told if f.evidence.offsets[1] > 2000] == []
+    assert not told or share in (0.25, 0.6)
+
+
+def test_a_new_identity_alone_on_a_route_without_usage_is_not_told(findings: Found) -> None:
+    assert not findings(streams("key_1", 0, 400, 1.0, "no usage"), "evasion")
+
+
+def test_a_gateway_that_loses_usage_for_all_is_nobodys_evasion(findings: Found) -> None:
+    names = [f"key_{k}" for k in range(12)]
+    before = [past(name, 0.0) for name in names]
+    after = [streams(name, HOUR + 0.2 * k, 200, 1.0, "no usage") for k, name in enumerate(names)]
+    told = findings(in_order(*before, *after), "evasion")
+    assert not told
+
+
+def test_brief_calls_hide_little(findings: Found) -> None:
+    assert not findings(past() + streams("key_1", HOUR, 40, 0.9, seconds=0.05), "evasion")
+
+
+def test_embeddings_have_no_output(findings: Found) -> None:
+    traffic = Traffic(output_tokens=0, streaming=False, latency_ms=3000.0)
+    traffic.every(2.0, HOUR, HOUR + 400)
+    assert not findings(past() + traffic.events, "evasion")
+
+
+def test_failed_calls_have_no_usage(findings: Found) -> None:
+    traffic = Traffic(output_tokens=None, status=500, latency_ms=3000.0)
+    traffic.every(2.0, HOUR, HOUR + 400)
+    assert not findings(past() + traffic.events, "evasion")
+
+
+def test_it_is_told_again_each_five_minutes(findings: Found) -> None:
+    assert 3 <= len(findings(past() + streams("key_1", HOUR, 400, 0.9), "evasion")) <= 5
+
+
+def test_a_policy_that_contradicts_itself_is_refused(policy: Config) -> None:
+    with pytest.raises(ValueError, match="must"):
+        EvasionConfig(**(asdict(policy.evasion) | {"burst_share": 0.05}))
