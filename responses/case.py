@@ -5,6 +5,7 @@ from msgspec import Struct, field
 
 from responses.common import Shown
 from responses.config import Config
+from responses.quotas import Used
 from responses.risk import Standing
 from responses.tenant_spike import Rhythm
 from schemas.command import STRICTNESS, Action, Command, Limits, Scope
@@ -41,6 +42,7 @@ class Whole(Struct, omit_defaults=True):
 
     rhythm: Rhythm = field(default_factory=Rhythm)
     shown: Shown = {}
+    used: Used = field(default_factory=Used)
 
 
 class Case:
@@ -85,10 +87,12 @@ class Case:
             self.findings[finding.kind] = finding
         risk = self.risk.total(moment)
         old = self.incident
-        if old is None and risk < config.risk.open:
+        together = moment - int(config.response.together_minutes * 60_000)
+        if old is None and self.risk.since(together).total(moment) < config.risk.open:
             return None
         ranked = sorted(self.findings.values(), key=_weight, reverse=True)
-        flared = old is not None and worse and silent >= config.risk.raise_again_minutes * 60_000
+        graver = worse and _SEVERITIES.index(finding.severity) >= _SEVERITIES.index("medium")
+        flared = old is not None and graver and silent >= config.risk.raise_again_minutes * 60_000
         self.incident = Incident(
             incident_id=old.incident_id if old else f"inc-{finding.finding_id[2:]}",
             tenant=self.tenant,

@@ -55,6 +55,7 @@ class Response(Struct, frozen=True, forbid_unknown_fields=True):
     families_to_block: Annotated[int, Meta(ge=2)]
     block_risk: Positive
     theft_points: Positive
+    together_minutes: Positive
     throttle_minutes: Positive
     suspend_minutes: Positive
     renew_seconds: Positive
@@ -90,3 +91,4 @@ class Config(Struct, frozen=True):
     risk: Risk
     response: Response
     tenant_spike: TenantSpikeConfig
+    warn_share: float

@@ -15,6 +15,7 @@ from responses.config import Config
 from responses.epochs import Epochs
 from responses.guards import Caps, approval_of, forbidden
 from responses.ladder import Answer, answer
+from responses.quotas import TenantQuotas
 from responses.risk import Standing
 from responses.saved import Gone, Head, Part, Saved, SavedBlocked, SavedEpoch, load_case, save_case, seal_parts
 from responses.sweep import Sweep
@@ -44,6 +45,7 @@ class Decider:
         self._directory = directory
         self._caps = Caps(config.response)
         self._tenant_spike = TenantSpike(config.tenant_spike, config.version)
+        self._quotas = TenantQuotas(directory, config.warn_share, config.version)
         self._cases: dict[tuple[str, str], Case] = {}
         self._epochs = Epochs()
         self._holders: dict[tuple[str, Scope, str], str] = {}
@@ -195,8 +197,10 @@ class Decider:
 
     def _whole(self, bucket: TenantBucket) -> list[Outcome]:
         """What a tenant's sums tell of the tenant as a whole: an alert, since no single identity is to blame."""
-        case, out = self._case(bucket.tenant, ""), list[Outcome]()
-        for finding in self._tenant_spike.take(case.whole.rhythm, bucket, parse_millis(bucket.end), self._now):
+        case, end, out = self._case(bucket.tenant, ""), parse_millis(bucket.end), list[Outcome]()
+        found = [*self._tenant_spike.take(case.whole.rhythm, bucket, end, self._now)]
+        found += self._quotas.take(case.whole.used, bucket, end, self._now)
+        for finding in found:
             incident = case.note(finding, self._config)
             self._look_again(case, self._now + self._quiet)
             out += [incident] if incident else []
@@ -216,7 +220,8 @@ class Decider:
         if forbidden(finding, self._directory, response, arrived) is not None or case.answered(finding, self._now):
             return [incident]
         escaped = case.escapes(finding, self._now - int(response.renew_seconds * 1000))
-        families, risk = case.risk.families(self._now), case.risk.total(self._now)
+        together = case.risk.since(self._now - int(response.together_minutes * 60_000))
+        families, risk = together.families(self._now), together.total(self._now)
         wanted = answer(finding, families, risk, response, escaped=escaped)
         if wanted is not None and not wanted.exempt and self._caps.reached(case.tenant, case.identity, self._now):
             wanted = answer(finding, families, risk, response, escaped=escaped, capped=True)

@@ -45,10 +45,16 @@ class Standing:
         return left if left >= self._least else 0.0
 
     def total(self, moment: int) -> float:
-        """0 to 100: the families' sum at `moment` (ms), and a bonus for each family beyond the first: independent
-        evidence counts more than repeated evidence."""
+        """0 to 100: the families' sum at `moment` (ms). Where that is enough for an incident, each family beyond the
+        first adds a bonus: independent evidence counts more than repeated evidence, but faint signs alone are faint."""
         points = sum(self.of(family, moment) for family in self._families)
-        return min(_MOST, points + self._risk.family_bonus * max(0, len(self.families(moment)) - 1))
+        if points >= self._risk.open:
+            points += self._risk.family_bonus * max(0, len(self.families(moment)) - 1)
+        return min(_MOST, points)
+
+    def since(self, moment: int) -> "Standing":
+        """What of it was found at `moment` (ms) or later: what is hours apart is not the same event."""
+        return Standing(self._risk, [held for held in self.held if held[2] >= moment])
 
     def faded(self) -> int:
         """When (ms) nothing is left; 0 where there never was anything."""

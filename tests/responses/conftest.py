@@ -87,6 +87,18 @@ class Story:
         time = format_millis(START_MS + round(at * 1000))
         return self.take(TenantBucket(time, tenant, time, 0, 1, 0, 0, 0.0, 0.0, {identity: 3}))
 
+    def tell(self, at: float, what: str, identity: str, session: str, **changes: Any) -> list[Outcome]:
+        """A loop, an extreme spike, denied calls, or a finding of the kind `what` with `changes`."""
+        match what:
+            case "extreme":
+                return self.extreme(at, identity=identity)
+            case "loop":
+                return self.loop(at, session, identity=identity)
+            case "denied":
+                return self.denied(at, identity)
+            case _:
+                return self.find(at, what, identity=identity, **changes)
+
     def until(self, at: float) -> list[Outcome]:
         """The clock moves on, second by second where it matters, as ticks would move it."""
         out: list[Outcome] = []

@@ -284,19 +284,12 @@ def play(s: Any, steps: list[tuple[str, float, int, str]], *, orders: bool) -> f
     for what, gap, who, action in steps:
         at += gap
         name = f"key_{who}"
-        if what == "extreme":
-            s.extreme(at, identity=name)
-        elif what == "loop":
-            s.loop(at, f"s{who}{gap}", identity=name)
-        elif what == "denied":
-            s.denied(at, name)
-        elif what == "wait":
+        if what == "wait":
             s.until(at)
-        elif what == "order":
-            if orders:
-                s.order(at, action, name)
-        else:
-            s.find(at, what, identity=name)
+        elif what != "order":
+            s.tell(at, what, name, f"s{who}{gap}")
+        elif orders:
+            s.order(at, action, name)
     return at
 
 

@@ -134,19 +134,13 @@ def play(s: Any, steps: list[tuple[str, float, int, int]]) -> list[bytes]:
     for what, gap, who, pick in steps:
         at = max(0.0, at + gap)
         name = f"key_{who}"
-        severity = ("info", "low", "medium", "high")[pick % 4]
-        if what == "extreme":
-            s.extreme(at, identity=name)
-        elif what == "loop":
-            s.loop(at, f"s{pick % 2}", identity=name)
-        elif what == "denied":
-            s.denied(at, name)
-        elif what == "order":
+        if what == "order":
             s.order(at, ("throttle", "suspend", "revoke", "restore")[pick % 4], name)
         elif what == "tick":
             tick(s, at)
         else:
-            s.find(at, what, severity, identity=name, credential_id=f"c{pick % 2}", span_seconds=600.0)
+            severity = ("info", "low", "medium", "high")[pick % 4]
+            s.tell(at, what, name, f"s{pick % 2}", severity=severity, credential_id=f"c{pick % 2}", span_seconds=600.0)
     return [encode(unnamed(outcome)) for outcome in s.outcomes]
 
 

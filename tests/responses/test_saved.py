@@ -296,7 +296,7 @@ FORMATS = {
     "decide.epoch 1": "e8a6216c486307f7",
     "decide.blocked 1": "e0da3fd496e8dcbe",
     "decide.gone 1": "87c4c260f258346c",
-    "decide.case 1": "8697c48c61096c0c",
+    "decide.case 1": "53f08324beda4739",
     "decide.ids 1": "01780452a2ae8c95",
 }
 
