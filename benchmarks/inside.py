@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.cluster import ROOT, resident
 from benchmarks.figures import Figure
 from benchmarks.traffic import drawn, events
-from detectors import Config, Partition, compile_kernels
-from detectors.engine import DETECTORS
+from detectors import DETECTORS, Config, Partition, compile_kernels
 from schemas.batch import to_batch
 from schemas.directory import Directory
 from schemas.usage import decode_usage

@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 from types import FrameType
 
-from streams.cli import run
+from streams.commands.workers import run
 
 _EVERY_S = 0.004
 _TELL_S = 0.5
@@ -39,6 +39,9 @@ STEPS = {
     "/detectors/windows.py": "windows",
     "/detectors/buckets.py": "windows",
     "/detectors/spike.py": "spike",
+    "/detectors/spike_kernel.py": "spike",
+    "/detectors/spike_records.py": "spike",
+    "/detectors/excursions.py": "spike",
     "/detectors/models.py": "spike",
     "/detectors/loop.py": "loop",
     "/detectors/geo_shift.py": "geo_shift",
