@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test chaos demo bench clean
+.PHONY: help setup check test chaos demo bench docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ demo: setup ## The whole system on this machine; a gateway is attacked before yo
 
 bench: setup ## Measure throughput, latency, memory and restore (20 minutes; one part: ARGS=detect)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: setup ## Render docs/kinds from the detectors' docstrings and policy.toml
+	@$(BIN)/python -m streams.kinds
 
 clean: ## Remove .venv, the caches and everything built
 	@rm -rf .venv build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

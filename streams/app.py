@@ -1,8 +1,10 @@
 """What the Faust apps share: how they are made and run."""
 
 import atexit
+import os
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +17,8 @@ from streams.transport import deliver_in_chunks
 
 _HEARTBEAT_SECONDS = 3.0
 _SESSION_SECONDS = 15.0
+_STOP_SECONDS = 15.0
+"""What a worker has for its last checkpoint and for taking leave of Kafka."""
 _SCRATCH = tempfile.TemporaryDirectory(prefix="tripswitch-")
 atexit.register(_SCRATCH.cleanup)
 
@@ -49,6 +53,7 @@ def make_app(name: str, kafka: Kafka, topics: Sequence[str], *, commits: bool = 
         value_serializer="chunk",
         # Faust wants a folder for tables, of which there are none.
         datadir=_SCRATCH.name,
+        Worker=Worker,
     )
     deliver_in_chunks(app, topics, commits=commits)
 
@@ -59,10 +64,33 @@ def make_app(name: str, kafka: Kafka, topics: Sequence[str], *, commits: bool = 
     return app, app.topic(*topics, value_serializer="chunk", key_serializer="raw")
 
 
+class Worker(faust.Worker):  # type: ignore[misc]
+    """Ends within a bound once it is told to stop, or has to. Kafka's clients wait for a broker that is gone without
+    end: to write, to commit, to leave the group. A worker may be killed at any moment, so it may end itself too."""
+
+    async def on_stop(self) -> None:
+        """Called before anything else is stopped."""
+        deadline = threading.Timer(_STOP_SECONDS, self._end)
+        # Watches until the process has ended, even while threads that still wait for the broker are waited for.
+        deadline.daemon = True
+        deadline.start()
+        await super().on_stop()
+
+    def _end(self) -> None:
+        name = self.app.conf.id.removeprefix(group(""))
+        sys.stderr.write(
+            f"{name}: could not stop within {_STOP_SECONDS:g} s (does Kafka answer?) and ends as it is; what was not "
+            "saved is read again by whoever owns its partitions next\n"
+        )
+        sys.stderr.flush()
+        _SCRATCH.cleanup()
+        os._exit(1)
+
+
 def run(app: faust.App) -> None:
     """Runs a worker for `app` until it is stopped; leaves the process with the worker's exit code."""
     spare_what_stays()
-    worker = faust.Worker(app, loglevel="WARNING", redirect_stdouts=False, quiet=True)
+    worker = app.Worker(loglevel="WARNING", redirect_stdouts=False, quiet=True)
     worker.spinner = None
     sys.exit(worker.execute_from_commandline())
 

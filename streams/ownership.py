@@ -179,16 +179,16 @@ class Ownership:
         checkpoint, offsets = self._owner.checkpoint(number), self._owner.offsets(number)
 
         async def write() -> None:
+            written = False
             try:
                 await log.write(checkpoint, offsets, effects)
-                self._saved[number] = offsets
-                self._due[number] = time.monotonic() + _SAVED_EVERY_S
-            except Exception:
-                # What it held is in no checkpoint; one more would go past it.
-                self._failed = True
-                raise
+                written = True
             finally:
+                # What was not written is in no other checkpoint: one more would go past it.
+                self._failed = self._failed or not written
                 self._saving.pop(number, None)
+            self._saved[number] = offsets
+            self._due[number] = time.monotonic() + _SAVED_EVERY_S
 
         return asyncio.ensure_future(write())
 

@@ -1,23 +1,23 @@
 """Reads policy.toml and gives each room its part."""
 
-import difflib
 import hashlib
 import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
 import detectors
 import responses
-from detectors.geo_shift import Config as GeoShift
-from detectors.loop import Config as Loop
-from detectors.spike import Config as Spike
 from responses.config import Response, Risk
 from responses.tenant_spike import Config as TenantSpike
+from streams.policy_check import contradictions, unknown_keys, wrong_values
+
+_SHOWN = 4
+"""Mistakes named at once."""
 
 
 class PolicyError(ValueError):
@@ -30,16 +30,19 @@ class Notify(Struct, frozen=True, forbid_unknown_fields=True):
     storm_size: Annotated[int, Meta(ge=1)]
 
 
-class Policy(Struct, frozen=True, forbid_unknown_fields=True):
+class Policy(detectors.Sections, frozen=True, forbid_unknown_fields=True):
     """The whole of policy.toml."""
 
-    spike: Spike
-    loop: Loop
-    geo_shift: GeoShift
     tenant_spike: TenantSpike
     risk: Risk
     response: Response
     notify: Notify
+
+    def __post_init__(self) -> None:
+        """Checks what sections say of each other."""
+        wrong = list(contradictions(self.risk, self.response))
+        if wrong:
+            raise ValueError(_in_one_line(wrong))
 
 
 class Loaded(Struct, frozen=True):
@@ -52,12 +55,16 @@ class Loaded(Struct, frozen=True):
     @property
     def for_detectors(self) -> detectors.Config:
         """What detection needs."""
-        return detectors.Config(self.version, self.policy.spike, self.policy.loop, self.policy.geo_shift)
+        sections = {name: getattr(self.policy, name) for name in detectors.Sections.__struct_fields__}
+        return detectors.Config(**sections, version=self.version)
 
     @property
     def for_responses(self) -> responses.Config:
         """What the responses need."""
-        return responses.Config(self.version, self.policy.risk, self.policy.response, self.policy.tenant_spike)
+        policy = self.policy
+        return responses.Config(
+            self.version, policy.risk, policy.response, policy.tenant_spike, policy.quota.warn_share
+        )
 
 
 def find_policy(given: str | None = None) -> Path:
@@ -85,32 +92,19 @@ def read_policy(path: Path) -> Loaded:
         raise PolicyError(f"{path}: not UTF-8 at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{path}: not TOML: {error}") from error
+    wrong = list(unknown_keys(table, Policy)) or list(wrong_values(table, Policy))
+    if wrong:
+        raise PolicyError(f"{path}: {_in_one_line(wrong)}")
     try:
         policy = msgspec.convert(table, Policy)
     except msgspec.ValidationError as error:
-        raise PolicyError(f"{path}: {_explain(str(error))}") from error
+        where = re.search(r" - at `\$\.?(.*)`$", message := str(error))
+        raise PolicyError(
+            f"{path}: {where.group(1)}: {message[: where.start()]}" if where else f"{path}: {message}"
+        ) from error
     return Loaded(policy, hashlib.sha256(raw).hexdigest()[:12], str(path))
 
 
-def _explain(message: str) -> str:
-    """Msgspec's message with the key's dotted path, and the nearest valid name for an unknown one."""
-    where = re.search(r" - at `\$\.?(.*)`$", message)
-    path = where.group(1) if where else ""
-    text = message[: where.start()] if where else message
-    unknown = re.search(r"unknown field `(.+)`", text)
-    if unknown:
-        name = unknown.group(1)
-        near = difflib.get_close_matches(name, _fields_at(path), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{f'{path}.' if path else ''}{name}: no such key{hint}"
-    return f"{path or 'policy'}: {text}"
-
-
-def _fields_at(path: str) -> list[str]:
-    """The valid names of the table at a dotted path."""
-    at: Any = Policy
-    for part in filter(None, path.split(".")):
-        at = next((field.type for field in msgspec.structs.fields(at) if field.name == part), None)
-        if not (isinstance(at, type) and issubclass(at, Struct)):
-            return []
-    return [field.name for field in msgspec.structs.fields(at)]
+def _in_one_line(wrong: list[str]) -> str:
+    more = len(wrong) - _SHOWN
+    return "; ".join(wrong[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")

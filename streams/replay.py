@@ -46,7 +46,8 @@ class EventsError(ValueError):
 
 
 class Summary(Struct):
-    """`summary.json`. `events` are accepted deliveries, duplicates and late ones included."""
+    """`summary.json`. `events` are accepted deliveries, duplicates and late ones included; `partitions` is how many the
+    file was split over, which the evidence of findings counts in."""
 
     events: int
     duplicates: int
@@ -59,6 +60,7 @@ class Summary(Struct):
     seconds: float
     cpu_seconds: float
     events_per_second: float
+    partitions: int
 
 
 def _opened(path: str) -> AbstractContextManager[RawIOBase]:
@@ -87,6 +89,14 @@ def open_events(path: str) -> Iterator[IO[bytes]]:
         raise EventsError(f"{path}: the gzip file is damaged: {error}") from error
 
 
+def in_chunks(lines: IO[bytes], chunk: int) -> Iterator[list[bytes]]:
+    """The lines of a file, `chunk` at a time; less the mark that some editors begin a file with."""
+    rest = iter(lines)
+    bare = chain([next(rest, b"").removeprefix(BOM_UTF8)], rest)
+    while part := list(islice(bare, chunk)):
+        yield part
+
+
 class Replay:
     """Detection and decision over the lines of one file, split over `partitions` as Kafka would split it."""
 
@@ -103,10 +113,7 @@ class Replay:
         self, lines: IO[bytes], chunk: int, on_rejected: OnRejected | None = None, on_chunk: OnChunk | None = None
     ) -> None:
         """Takes every line in, `chunk` at a time, and closes what is open at the end."""
-        rest = iter(lines)
-        first = next(rest, b"").removeprefix(BOM_UTF8)
-        bare = chain([first], rest)
-        while part := list(islice(bare, chunk)):
+        for part in in_chunks(lines, chunk):
             self._take(self._intake.admit(part), on_rejected)
             if on_chunk:
                 on_chunk(len(part))
@@ -173,6 +180,7 @@ class Replay:
             seconds=round(seconds, 3),
             cpu_seconds=round(cpu_seconds, 3),
             events_per_second=round(events / seconds, 1) if seconds else 0.0,
+            partitions=len(self._partitions),
         )
 
 
@@ -189,8 +197,6 @@ def replay(
 ) -> Summary:
     """Replays `events` and writes findings.jsonl, incidents.jsonl, commands.jsonl and summary.json into `out`.
 
-    Nothing is left half written: the files appear together, or not at all.
-
     Raises:
         EventsError: the events can't be read.
         OSError: `out` can't be written.
@@ -200,6 +206,16 @@ def replay(
     with open_events(events) as lines:
         road.run(lines, chunk, on_rejected, on_chunk)
     summary = road.summary(time.perf_counter() - started, time.process_time() - cpu)
+    write(road, summary, out)
+    return summary
+
+
+def write(road: Replay, summary: Summary, out: Path) -> None:
+    """Writes what a replay found into `out`. Nothing is left half written: the files appear together, or not at all.
+
+    Raises:
+        OSError: `out` can't be written.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         _write_lines(Path(scratch, "findings.jsonl"), road.findings)
@@ -210,7 +226,6 @@ def replay(
         Path(scratch, "summary.json").write_text(json.dumps(msgspec.to_builtins(summary), indent=1) + "\n")
         for name in ("findings.jsonl", "incidents.jsonl", "commands.jsonl", "summary.json"):
             shutil.move(Path(scratch, name), out / name)
-    return summary
 
 
 def _write_lines(path: Path, rows: list[Finding] | list[Incident] | list[Command]) -> None:

@@ -188,7 +188,7 @@ class NoLog:
         return True
 
     async def write(self, checkpoint: Checkpoint, offsets: Mapping[str, int], effects: Sequence[Record] = ()) -> None:  # noqa: ARG002
-        """Publishes the effects."""
+        """Publishes the effects. The checkpoint is dropped; that it was made keeps what is unsaved from piling up."""
         await self._publisher.publish(effects)
 
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 from oracle import Undisturbed, read
-from schemas.topics import AUDIT, SIGNALS, STATE_DECIDE, STATE_DETECT, USAGE
+from schemas.topics import AUDIT, SIGNALS, STATE_DECIDE, STATE_DETECT, TOPICS, USAGE
 from traffic import Traffic
 from workers import Road, Worker, wait_until
 
@@ -51,10 +51,17 @@ def ordered(road: Road) -> set[str]:
 
 
 def settle(road: Road) -> None:
-    """Waits until the workers have taken in what is published by now, then kills them."""
+    """Waits until the workers have taken in what is published by now, then kills them; returns when nothing is pending
+    of what they wrote: a transaction that is left open hides what others have written behind it."""
     wait_read(road)
     for worker in list(road.workers):
         road.stop(worker, signal.SIGKILL)
+    for topic in TOPICS:
+        wait_until(lambda name=topic.name: _is_stable(road, name), f"no transaction is open in {topic.name}", road)
+
+
+def _is_stable(road: Road, topic: str) -> bool:
+    return road.ends(topic, committed=True) == road.ends(topic, committed=False)
 
 
 def wait_read(road: Road) -> None:
@@ -75,7 +82,7 @@ def _covers(road: Road, app: str, topic: str, ends: dict[int, int]) -> bool:
 def wait_restored(road: Road, *workers: Worker) -> None:
     """Waits until workers have their partitions' state back. Fails where one ends."""
     for worker in workers:
-        wait_until(lambda worker=worker: worker.restored() > 0, f"{worker.log.name}: its state is back", road)
+        wait_until(lambda worker=worker: worker.restored() != [], f"{worker.log.name}: its state is back", road)
 
 
 def stopped_inside(road: Road, worker: Worker) -> bool:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,10 @@ def road(kafka_kind: str, request: pytest.FixtureRequest, tmp_path_factory: pyte
     if kafka_kind == "mock":
         pytest.skip("librdkafka's mock cluster makes no topics, and `tripswitch init` has to")
     folder = tmp_path_factory.mktemp("road")
-    if kafka_kind == "external":
-        yield from _closing(Road(request.getfixturevalue("kafka"), folder))
-        return
-    with KafkaNode(request.getfixturevalue("kafka_classpath"), folder / "kafka") as node:
-        yield from _closing(Road(node.bootstrap, folder))
-
-
-def _closing(road: Road) -> Iterator[Road]:
-    try:
-        yield road
-    finally:
-        road.close()
+    with ExitStack() as stack:
+        if kafka_kind == "external":
+            bootstrap = request.getfixturevalue("kafka")
+        else:
+            jars = request.getfixturevalue("kafka_classpath")
+            bootstrap = stack.enter_context(KafkaNode(jars, folder / "kafka")).bootstrap
+        yield stack.enter_context(closing(Road(bootstrap, folder)))

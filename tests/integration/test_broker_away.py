@@ -1,10 +1,12 @@
 """A broker that goes away under running workers, or has no room left: they wait or end, come back, and miss nothing.
 
 Claimed: of every usage event that the broker took, what follows is published at least once, and nothing else is; the
-commands are those that undisturbed workers would have issued on the same signals.
+commands are those that undisturbed workers would have issued on the same signals. Told to stop, a worker does not wait
+for a broker that is gone.
 """
 
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from chaos import settle, wait_restored
 from kafka_node import QUICK_RETURN, KafkaNode
 from oracle import check
 from traffic import Traffic
-from workers import UNCAPPED, Road, quick_policy, wait_until
+from workers import Road, Worker, quick_road, wait_until
 
 
 @contextmanager
@@ -49,45 +51,17 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-def test_workers_outlive_a_broker_that_is_killed(kafka_node: KafkaNode, tmp_path: Path) -> None:
-    road = Road(kafka_node.bootstrap, tmp_path, quick_policy(tmp_path / "policy.toml", UNCAPPED))
-    try:
-        road.cli("init")
-        workers = [road.start("detect", "a"), road.start("decide", "a")]
-        with Traffic(kafka_node.bootstrap, 1):
-            wait_restored(road, *workers)
-            time.sleep(3.0)
-            kafka_node.kill9()
-            # Long enough for the clients to notice.
-            time.sleep(5.0)
-            kafka_node.start()
-            supervised(road, 8.0)
-        settle(road)
-        assert check(road)
-    finally:
-        road.close()
-
-
-def test_workers_lose_nothing_when_the_brokers_disk_is_full(kafka_classpath: Path, tmp_path: Path) -> None:
-    disk = tmp_path / "kafka" / "records"
-    with small_disk(disk, 400), KafkaNode(kafka_classpath, tmp_path / "kafka", QUICK_RETURN) as node:
-        road = Road(node.bootstrap, tmp_path, quick_policy(tmp_path / "policy.toml", UNCAPPED))
-        try:
-            road.cli("init")
-            workers = [road.start("detect", "a"), road.start("decide", "a")]
-            with Traffic(node.bootstrap, 2):
-                wait_restored(road, *workers)
-                time.sleep(3.0)
-                ballast = fill(disk)
-                # Kafka gives a disk up that it cannot write to, and ends when it was the last.
-                wait_until(lambda: not node.running, "the broker notices", road)
-                ballast.unlink()
-                node.start()
-                supervised(road, 8.0)
-            settle(road)
-            assert check(road)
-        finally:
-            road.close()
+@contextmanager
+def at_work(road: Road, seed: int) -> Iterator[list[Worker]]:
+    """Workers under traffic to be disturbed; asserts afterwards that they come back and miss nothing."""
+    workers = [road.start("detect", "a"), road.start("decide", "a")]
+    with Traffic(road.bootstrap, seed):
+        wait_restored(road, *workers)
+        time.sleep(3.0)
+        yield workers
+        supervised(road, 8.0)
+    settle(road)
+    assert check(road)
 
 
 def supervised(road: Road, seconds: float) -> None:
@@ -96,3 +70,39 @@ def supervised(road: Road, seconds: float) -> None:
     while time.monotonic() < end:
         road.supervise()
         time.sleep(0.2)
+
+
+def test_workers_outlive_a_broker_that_is_killed(kafka_node: KafkaNode, tmp_path: Path) -> None:
+    with quick_road(kafka_node.bootstrap, tmp_path) as road, at_work(road, 1):
+        kafka_node.kill9()
+        # Long enough for the clients to notice.
+        time.sleep(5.0)
+        kafka_node.start()
+
+
+def test_workers_that_are_told_to_stop_do_so_without_a_broker(kafka_node: KafkaNode, tmp_path: Path) -> None:
+    with quick_road(kafka_node.bootstrap, tmp_path) as road, at_work(road, 3) as workers:
+        kafka_node.kill9()
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        for worker in workers:
+            assert worker.wait(60.0) == 1
+            said = worker.log.read_text(errors="replace").splitlines()
+            [line] = [line for line in said if line.startswith(f"{worker.app}: could not stop within")]
+            assert "what was not saved is read again" in line
+        kafka_node.start()
+
+
+def test_workers_lose_nothing_when_the_brokers_disk_is_full(kafka_classpath: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "kafka" / "records"
+    with (
+        small_disk(disk, 400),
+        KafkaNode(kafka_classpath, tmp_path / "kafka", QUICK_RETURN) as node,
+        quick_road(node.bootstrap, tmp_path) as road,
+        at_work(road, 2),
+    ):
+        ballast = fill(disk)
+        # Kafka gives a disk up that it cannot write to, and ends when it was the last.
+        wait_until(lambda: not node.running, "the broker notices", road)
+        ballast.unlink()
+        node.start()

@@ -20,7 +20,7 @@ import pytest
 from chaos import chaos
 from kafka_node import KafkaNode
 from oracle import check
-from workers import UNCAPPED, Road, quick_policy
+from workers import UNCAPPED, quick_road
 
 PER_ROUND = 20
 CAPS = (2, 3)
@@ -34,13 +34,9 @@ log = logging.getLogger(__name__)
 def test_nothing_is_lost_or_made_up_by_kills(kafka_node: KafkaNode, tmp_path: Path, seed: int) -> None:
     # Every other round with caps that bite, and every other with none to speak of.
     caps = CAPS if seed % 2 else UNCAPPED
-    road = Road(kafka_node.bootstrap, tmp_path, quick_policy(tmp_path / "policy.toml", caps))
-    try:
-        road.cli("init")
+    with quick_road(kafka_node.bootstrap, tmp_path, caps) as road:
         log.info("seed %d: %d kills begin", seed, PER_ROUND)
         kills = chaos(road, seed, PER_ROUND)
         actions = Counter(order.command.action for order in check(road, caps))
         log.info("seed %d: kills %s, commands %s: as undisturbed", seed, dict(kills), dict(actions))
         assert any("inside" in how for how in kills), "no kill hit a checkpoint"
-    finally:
-        road.close()

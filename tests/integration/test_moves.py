@@ -13,16 +13,14 @@ from chaos import settle, stopped_inside, wait_read, wait_restored
 from kafka_node import KafkaNode
 from oracle import check, check_detect
 from traffic import Traffic
-from workers import UNCAPPED, Road, Worker, quick_policy, wait_until
+from workers import PARTITIONS, Road, Worker, quick_road, wait_until
 
 PACE = 60
 """With bursts of thousands of events, partitions are revoked while chunks are under way."""
 
 
 def test_workers_join_and_leave_while_events_flow(kafka_node: KafkaNode, tmp_path: Path) -> None:
-    road = Road(kafka_node.bootstrap, tmp_path)
-    try:
-        road.cli("init")
+    with quick_road(kafka_node.bootstrap, tmp_path) as road:
         first = road.start("detect")
         with Traffic(kafka_node.bootstrap, 3, PACE, behind=3 * 3600):
             wait_restored(road, first)
@@ -34,8 +32,6 @@ def test_workers_join_and_leave_while_events_flow(kafka_node: KafkaNode, tmp_pat
             time.sleep(1.0)
         settle(road)
         check_detect(road)
-    finally:
-        road.close()
 
 
 def leave_in_the_middle(road: Road, worker: Worker) -> None:
@@ -45,18 +41,16 @@ def leave_in_the_middle(road: Road, worker: Worker) -> None:
 
 
 def test_a_worker_that_wakes_up_after_its_partitions_moved_is_refused(kafka_node: KafkaNode, tmp_path: Path) -> None:
-    road = Road(kafka_node.bootstrap, tmp_path, quick_policy(tmp_path / "policy.toml", UNCAPPED))
-    try:
-        road.cli("init")
+    with quick_road(kafka_node.bootstrap, tmp_path) as road:
         with Traffic(kafka_node.bootstrap, 4):
             sleepers, heirs = ([road.start(app) for app in ("detect", "decide")] for _ in range(2))
             wait_restored(road, *sleepers, *heirs)
-            restored = [heir.restored() for heir in heirs]
+            before = [len(heir.restored()) for heir in heirs]
             for sleeper in sleepers:
                 if not stopped_inside(road, sleeper):
                     sleeper.send_signal(signal.SIGSTOP)
-            for heir, before in zip(heirs, restored, strict=True):
-                wait_until(lambda h=heir, b=before: h.restored() > b, f"{heir.log.name}: all partitions", road)
+            for heir, times in zip(heirs, before, strict=True):
+                wait_until(lambda h=heir, t=times: has_all(h, t), f"{heir.log.name}: all partitions", road)
             taken = reached(road)
             for sleeper in sleepers:
                 sleeper.send_signal(signal.SIGCONT)
@@ -68,28 +62,23 @@ def test_a_worker_that_wakes_up_after_its_partitions_moved_is_refused(kafka_node
                 time.sleep(0.2)
         settle(road)
         assert check(road)
-    finally:
-        road.close()
+
+
+def has_all(worker: Worker, before: int) -> bool:
+    """Whether a worker has got all partitions, after it has got some `before` times."""
+    return worker.restored()[before:][-1:] == [PARTITIONS]
 
 
 def test_a_worker_that_gets_its_partitions_back_starts_from_what_others_saved(
     kafka_node: KafkaNode, tmp_path: Path
 ) -> None:
     """It slept with nothing unsaved, so that no refusal tells it that others have owned its partitions meanwhile."""
-    road = Road(kafka_node.bootstrap, tmp_path)
-    try:
-        road.cli("init")
+    with quick_road(kafka_node.bootstrap, tmp_path) as road:
         sleeper = road.start("detect")
-        with Traffic(kafka_node.bootstrap, 5):
-            wait_restored(road, sleeper)
-            time.sleep(2.0)
-        wait_read(road)
+        save_some(road, sleeper, 5)
         sleeper.send_signal(signal.SIGSTOP)
         heir = road.start("detect")
-        with Traffic(kafka_node.bootstrap, 6):
-            wait_restored(road, heir)
-            time.sleep(2.0)
-        wait_read(road)
+        save_some(road, heir, 6)
         sleeper.send_signal(signal.SIGCONT)
         assert road.stop(heir) == 0, heir.log.read_text()
         with Traffic(kafka_node.bootstrap, 7):
@@ -98,8 +87,14 @@ def test_a_worker_that_gets_its_partitions_back_starts_from_what_others_saved(
                 time.sleep(0.2)
         settle(road)
         check_detect(road)
-    finally:
-        road.close()
+
+
+def save_some(road: Road, worker: Worker, seed: int) -> None:
+    """Has a worker take some traffic in, until it has saved all of it."""
+    with Traffic(road.bootstrap, seed):
+        wait_restored(road, worker)
+        time.sleep(2.0)
+    wait_read(road)
 
 
 def reached(road: Road) -> dict[tuple[str, int], int]:

@@ -15,13 +15,11 @@ from oracle import Order, Undisturbed, check_detect, read
 from schemas.command import STRICTNESS
 from schemas.topics import AUDIT
 from traffic import Traffic
-from workers import UNCAPPED, Road, quick_policy, wait_until
+from workers import Road, quick_road, wait_until
 
 
 def test_orders_are_carried_out_over_kills(kafka_node: KafkaNode, tmp_path: Path) -> None:
-    road = Road(kafka_node.bootstrap, tmp_path, quick_policy(tmp_path / "policy.toml", UNCAPPED))
-    try:
-        road.cli("init")
+    with quick_road(kafka_node.bootstrap, tmp_path) as road:
         workers = [road.start("detect", "a"), road.start("decide", "a")]
         with Traffic(kafka_node.bootstrap, 5):
             wait_restored(road, *workers)
@@ -32,8 +30,6 @@ def test_orders_are_carried_out_over_kills(kafka_node: KafkaNode, tmp_path: Path
                 road.start("decide", "a")
                 wait_until(lambda action=action: manual(orders(road))[-1:] == [action], f"the {action}", road)
         settle(road)
-    finally:
-        road.close()
     check_detect(road)
     told = orders(road)
     assert manual(told) == ["revoke", "restore", "suspend"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kafka_node import KafkaNode
-from workers import Road, wait_until
+from workers import Road, quick_road, wait_until
 
 
 def letters(road: Road) -> list[bytes]:
@@ -23,17 +23,13 @@ def letters(road: Road) -> list[bytes]:
 def test_nothing_is_skipped_over_a_restart(
     kafka_node: KafkaNode, tmp_path: Path, how: signal.Signals, instance: str
 ) -> None:
-    road = Road(kafka_node.bootstrap, tmp_path)
     poison = [b"[" * 200_000, *(b"record %d" % n for n in range(9))]
-    try:
-        road.cli("init")
+    with quick_road(kafka_node.bootstrap, tmp_path) as road:
         worker = road.start("detect", instance)
         road.publish(poison[:5], key=b"k")
         wait_until(lambda: len(letters(road)) == 5 and road.lag("detect") == 0, "the first five", road)
         road.stop(worker, how)
         road.publish(poison[5:], key=b"k")
         road.start("detect", instance)
-        wait_until(lambda: len(letters(road)) >= 10, "the other five", road)
+        wait_until(lambda: len(letters(road)) >= 10 and road.lag("detect") == 0, "the other five", road)
         assert letters(road) == sorted(poison)
-    finally:
-        road.close()

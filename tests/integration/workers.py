@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import (
-    OFFSET_INVALID,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -46,6 +46,7 @@ QUICK = {
 }  # fmt: skip
 """Keys of the policy with which blocks are renewed and given back within a test."""
 UNCAPPED = (1000, 1000)
+_PASSING = {KafkaError.NOT_COORDINATOR, KafkaError._TIMED_OUT}
 
 
 def quick_policy(path: Path, caps: tuple[int, int]) -> Path:
@@ -65,11 +66,11 @@ class Worker(subprocess.Popen[bytes]):
     instance: str
     log: Path
 
-    def restored(self) -> int:
-        """How often it has got the state of partitions that it was given. Fails where it has ended."""
+    def restored(self) -> list[int]:
+        """How many partitions it has got the state of, each time that it was given some. Fails where it has ended."""
         told = self.log.read_text(errors="replace")
         assert self.poll() is None, f"{self.log.name}: ended by itself\n{told[-4000:]}"
-        return told.count(f"{self.app}: restored")
+        return [int(count) for count in re.findall(rf"(?m)^{self.app}: restored (\d+) partitions in", told)]
 
 
 class Road:
@@ -186,22 +187,25 @@ class Road:
         return {at.partition: answer.result().offset for at, answer in answers.items()}
 
     def committed(self, app: str) -> list[TopicPartition]:
-        """Where an app's group has come to in its topics; `OFFSET_INVALID` where it has not committed yet."""
+        """Where an app's group has come to in its topics; a negative offset where it has not committed yet."""
         topics = {
             "detect": ["llm.usage"], "decide": ["llm.signals", "llm.requests"], "notify": ["llm.incidents"],
             "archive": [t.name for t in TOPICS if t.name not in (KILLSWITCH, STATE_DETECT, STATE_DECIDE)],
         }[app]  # fmt: skip
         places = [TopicPartition(t, n) for t in topics for n in range(PARTITIONS)]
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": f"tripswitch-{app}", "log_level": 0})
-        try:
-            return consumer.committed(places, timeout=20)
-        except KafkaException as error:
-            # A group's coordinator moves in while the broker makes its topics, and away while it restarts.
-            if not error.args[0].retriable() and error.args[0].code() != KafkaError.NOT_COORDINATOR:
-                raise
-            return [TopicPartition(at.topic, at.partition, OFFSET_INVALID) for at in places]
-        finally:
-            consumer.close()
+        end = time.monotonic() + DEADLINE_S
+        settings = {"bootstrap.servers": self.bootstrap, "group.id": f"tripswitch-{app}", "log_level": 0}
+        with closing(Consumer(settings)) as consumer:
+            while True:
+                try:
+                    return consumer.committed(places, timeout=20)
+                except KafkaException as error:
+                    # A group's coordinator moves in while the broker makes its topics, and away while it restarts; and
+                    # it says nothing of offsets in a transaction that a killed worker has left open, until that ends.
+                    known = error.args[0].retriable() or error.args[0].code() in _PASSING
+                    if not known or time.monotonic() > end:
+                        raise
+                    time.sleep(0.1)
 
     def lag(self, app: str) -> int:
         """Records of its topics that an app's group has not committed yet; those never committed count in full."""
@@ -216,3 +220,11 @@ class Road:
             (log for log in self.folder.glob("*.log") if log.stat().st_size), key=lambda log: log.stat().st_mtime
         )
         return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in logs[-8:])
+
+
+@contextmanager
+def quick_road(bootstrap: str, folder: Path, caps: tuple[int, int] = UNCAPPED) -> Iterator[Road]:
+    """A road with its topics and with `quick_policy`; in the end what still runs is stopped."""
+    with closing(Road(bootstrap, folder, quick_policy(folder / "policy.toml", caps))) as road:
+        road.cli("init")
+        yield road

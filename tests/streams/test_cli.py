@@ -175,6 +175,28 @@ def test_a_policy_is_checked_and_shown(cli: Cli, policy_file: Path) -> None:
     assert {"spike", "loop", "geo_shift", "risk", "response"} <= set(shown["policy"])
 
 
+def test_a_section_of_the_policy_is_shown_as_it_is_written(cli: Cli, policy_file: Path) -> None:
+    shown = cli("policy", "show", policy_file, "--section", "risk").stdout
+    assert shown.startswith("[risk]")
+    assert "\n[risk.points]\n" in shown
+    assert "# an incident opens" in shown
+    assert "[response]" not in shown
+    one = cli("policy", "show", policy_file, "--section", "response.mode").stdout.splitlines()
+    assert one[0] == "[response]"
+    assert one[1].startswith('mode = "enforce"')
+    said = json.loads(cli("policy", "show", policy_file, "--section", "risk.points", "--json").stdout)
+    assert said["policy"].keys() == {"info", "low", "medium", "high", "critical"}
+
+
+@pytest.mark.parametrize(
+    ("section", "near"),
+    [("rsik", "risk"), ("response.blok_risk", "response.block_risk"), ("spike.raito", "spike.interactive.ratio")],
+)
+def test_a_section_that_there_is_not(cli: Cli, policy_file: Path, section: str, near: str) -> None:
+    line = mistake(cli("policy", "show", policy_file, "--section", section))
+    assert line == f"{policy_file}: {section}: no such key; did you mean {near!r}?"
+
+
 def _shell(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     code = "from streams.cli import main; main()"
     variables = os.environ | environment | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}

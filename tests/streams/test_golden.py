@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_traffic import CASES, as_lines, write_events
+from made_traffic import CASES, DIRECTORY, as_lines, write_events
 
-from schemas.directory import Directory
+from detectors import DETECTORS
 from streams.policy import Loaded
 from streams.replay import replay
 
@@ -47,7 +47,7 @@ def comparable(value: Any) -> Any:
 
 @cases
 def test_a_replay_says_what_it_said(case: str, policy: Loaded, tmp_path: Path) -> None:
-    replay(str(FOLDER / f"{case}.events.jsonl.gz"), tmp_path, policy, Directory())
+    replay(str(FOLDER / f"{case}.events.jsonl.gz"), tmp_path, policy, DIRECTORY)
     differences = []
     for output in OUTPUTS:
         made = [
@@ -71,7 +71,7 @@ def test_the_events_are_those_of_the_story(case: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["spike", "loop", "geo_shift"])
+@pytest.mark.parametrize("kind", [detector.name for detector in DETECTORS])
 def test_each_detector_has_a_positive_and_a_negative_case(kind: str) -> None:
     found = {
         case: {json.loads(line)["kind"] for line in (FOLDER / f"{case}.findings.jsonl").read_text().splitlines()}

@@ -1,12 +1,36 @@
 """A policy that cannot be used says which key is wrong, and how."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from streams.policy import Loaded, PolicyError, find_policy, read_policy
+from streams.policy_text import Line, read_lines, within
+
+SHIPPED = (Path(__file__).parent.parent.parent / "policy.toml").read_text()
+KEYS = [line for line in read_lines(SHIPPED) if line.key]
+TABLES = [line for line in read_lines(SHIPPED) if not line.key]
+every_key = pytest.mark.parametrize("line", KEYS, ids=lambda line: line.path)
+
+
+def rewritten(line: Line, new: str, folder: Path) -> Path:
+    """The shipped policy with `line`, which may be several, replaced."""
+    lines = SHIPPED.splitlines()
+    lines[line.number - 1 : line.number + line.raw.count("\n")] = [new]
+    path = folder / "policy.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(PolicyError) as caught:
+        read_policy(path)
+    [said] = str(caught.value).splitlines()
+    assert said.startswith(f"{path}: ")
+    return said.removeprefix(f"{path}: ")
 
 
 @pytest.fixture
@@ -66,7 +90,7 @@ def test_an_unknown_table_is_named(changed: Any) -> None:
     ("old", "new", "message"),
     [
         ("repeats", 'repeats = "twelve"', r"loop\.repeats: Expected `float`, got `str`"),
-        ("warm_up_calls", "warm_up_calls = 40.5", r"geo_shift\.warm_up_calls: Expected `int`"),
+        ("calls_to_tell", "calls_to_tell = 2.5", r"geo_shift\.calls_to_tell: Expected `int`"),
         ("mode", 'mode = "loud"', r"response\.mode: Invalid enum value 'loud'"),
         ("cap_tenant", "cap_tenant = 0", r"response\.cap_tenant: Expected `int` >= 1"),
         (
@@ -76,7 +100,7 @@ def test_an_unknown_table_is_named(changed: Any) -> None:
         ),
         ("families_to_block", "families_to_block = 1", r"response\.families_to_block: Expected `int` >= 2"),
         ("suspend_minutes", "suspend_minutes = -5.0", r"response\.suspend_minutes: Expected `float` > 0"),
-        ("medium", "medium = 0.0", r"risk\.points\[\.\.\.\]: Expected `float` > 0"),
+        ("medium", "medium = 0.0", r"risk\.points\.medium: Expected `float` > 0"),
         ("repeat_share", "repeat_share = 1.5", r"risk\.repeat_share: Expected `float` <= 1"),
     ],
 )
@@ -94,7 +118,7 @@ def test_a_value_of_the_wrong_sort_is_named(changed: Any, policy_file: Path, old
         ("record_half_life_days", "record_half_life_days = 0.0"),
         ("adapt_hours", "adapt_hours = 0.0"),
         ("warm_up_hours", "warm_up_hours = -1"),
-        ("half_life_seconds", "half_life_seconds = 0.0"),
+        ("pause_seconds", "pause_seconds = 0.0"),
         ("growth_steps", "growth_steps = 0"),
         ("travel_kmh", "travel_kmh = nan"),
         ("calls_to_tell", "calls_to_tell = 0"),
@@ -108,7 +132,7 @@ def test_a_threshold_that_cannot_be_is_refused(changed: Any, policy_file: Path, 
         read_policy(changed(value_of(policy_file, old), new))
 
 
-@pytest.mark.parametrize("table", ["spike", "loop", "geo_shift", "risk", "response"])
+@pytest.mark.parametrize("table", ["spike", "loop", "geo_shift", "shared_credential", "risk", "response"])
 def test_a_missing_table_is_named(policy_file: Path, tmp_path: Path, table: str) -> None:
     parts = re.split(r"(?m)^(?=\[)", policy_file.read_text())
     kept = [part for part in parts if not re.match(rf"\[{table}[\].]", part)]
@@ -161,3 +185,140 @@ def test_the_one_given_comes_first_then_the_environment_then_the_folder(
     monkeypatch.setenv("TRIPSWITCH_POLICY", "elsewhere.toml")
     assert find_policy() == Path("elsewhere.toml")
     assert find_policy("given.toml") == Path("given.toml")
+
+
+@every_key
+def test_every_key_that_is_misspelt_is_named_with_its_nearest(line: Line, tmp_path: Path) -> None:
+    wrong = f"{line.key}x"
+    said = refused(rewritten(line, f"{wrong} = {line.value}", tmp_path))
+    assert said == f"{line.section}.{wrong}: no such key; did you mean {line.key!r}?"
+
+
+@every_key
+def test_every_key_with_a_value_of_the_wrong_type_is_named(line: Line, tmp_path: Path) -> None:
+    said = refused(rewritten(line, f"{line.key} = 1979-05-27", tmp_path))
+    assert said.startswith(f"{line.path}: ")
+    assert "datetime.date" in said or "`date`" in said or "got `" in said, said
+
+
+@every_key
+def test_every_key_that_is_missing_is_named_with_its_table(line: Line, tmp_path: Path) -> None:
+    said = refused(rewritten(line, "", tmp_path))
+    assert said == f"{line.section}: Object missing required field `{line.key}`"
+
+
+@pytest.mark.parametrize("line", TABLES, ids=lambda line: line.path)
+def test_a_table_that_is_a_number_is_named(line: Line, tmp_path: Path) -> None:
+    table, _, name = line.section.rpartition(".")
+    lines = read_lines(SHIPPED)
+    gone = within(lines, line.section)
+    rest = "\n".join(one.raw for one in lines if one not in gone)
+    path = tmp_path / "policy.toml"
+    path.write_text(_with(rest, table, f"{name} = 5") if table else f"{name} = 5\n{rest}")
+    assert refused(path) == f"{line.section}: Expected a table, got `int`"
+
+
+def _with(text: str, table: str, added: str) -> str:
+    """`text` with a line added to a table, which it may have to begin."""
+    heading = re.search(rf"(?m)^\[{re.escape(table)}\].*$", text)
+    return f"{text[: heading.end()]}\n{added}{text[heading.end() :]}" if heading else f"{text}\n[{table}]\n{added}\n"
+
+
+def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
+    text = re.sub(r"(?m)^(travel_k\w+|open|cap_all|mode) = \S+", r"\1 = true", SHIPPED)
+    (tmp_path / "policy.toml").write_text(text)
+    said = refused(tmp_path / "policy.toml")
+    for key in ("geo_shift.travel_km", "geo_shift.travel_kmh", "risk.open", "response.mode"):
+        assert f"{key}: " in said
+    assert said.endswith("; and 1 more")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"block_risk": "0.5"}, r"risk\.open = \S+ is more than response\.block_risk = 0\.5: "),
+        ({"block_risk": "120.0"}, r"response\.block_risk = 120: risk never exceeds 100$"),
+        ({"open": "101.0", "block_risk": "102.0"}, r"risk\.open = 101: risk never exceeds 100"),
+        ({"raise_again_minutes": "9999.0"}, r"risk\.raise_again_minutes = 9999 is more than risk\.quiet_minutes = "),
+        ({"cap_tenant": "9999"}, r"response\.cap_tenant = 9999 is more than response\.cap_all = "),
+        ({"families_to_block": "9"}, r"response\.families_to_block = 9: there are only 8 families$"),
+        ({"low": "99.0"}, r"risk\.points\.low = 99 is more than risk\.points\.medium = "),
+        (
+            {"families": '"suspend"', "theft": '"throttle"'},
+            r"response\.interactive\.theft = 'throttle' is milder than response\.interactive\.families = 'suspend'",
+        ),
+    ],
+)
+def test_what_contradicts_is_refused(tmp_path: Path, changes: dict[str, str], said: str) -> None:
+    text = SHIPPED
+    for key, value in changes.items():
+        text, found = re.subn(rf"(?m)^{key} = [^#\n]*", f"{key} = {value} ", text, count=1)
+        assert found
+    (tmp_path / "policy.toml").write_text(text)
+    assert re.match(said, refused(tmp_path / "policy.toml"))
+
+
+@pytest.mark.parametrize(("value", "hint"), [("shadwo", "did you mean 'shadow'?"), ("x", "one of 'enforce', 'shadow'")])
+def test_a_word_that_is_none_of_those_there_are(changed: Any, policy_file: Path, value: str, hint: str) -> None:
+    said = refused(changed(value_of(policy_file, "mode"), f'mode = "{value}"'))
+    assert said == f"response.mode: Invalid enum value '{value}'; {hint}"
+
+
+# -- the text of the file ------------------------------------------------------------------------------------------
+
+
+def test_every_key_of_the_file_is_found_with_its_value() -> None:
+    table = tomllib.loads(SHIPPED)
+    for line in KEYS:
+        at: Any = table
+        for part in line.path.split("."):
+            at = at[part]
+        assert tomllib.loads(f"x = {line.value}")["x"] == at
+
+    def leaves(value: Any, path: str = "") -> set[str]:
+        if not isinstance(value, dict):
+            return {path}
+        return set().union(*(leaves(inner, f"{path}.{key}".strip(".")) for key, inner in value.items()))
+
+    assert {line.path for line in KEYS} == leaves(table)
+
+
+def test_comments_beside_and_above_and_values_over_lines() -> None:
+    text = """\
+# About nothing.
+
+# Above.
+[a] # beside
+x = "a # b" # one
+# two
+# three
+y = [ # four
+  1, # five
+  2,
+]
+z = 'it''s' # six
+
+# Lost.
+
+[a.b]
+w = { q = 1 }
+"""
+    found = [(line.path, line.value, line.comment) for line in read_lines(text.replace("it''s", "#"))]
+    assert [(path, comment) for path, _, comment in found] == [
+        ("a", "Above. beside"),
+        ("a.x", "one"),
+        ("a.y", "two three four five"),
+        ("a.z", "six"),
+        ("a.b", ""),
+        ("a.b.w", ""),
+    ]
+    values = {path: value for path, value, _ in found}
+    assert (values["a.x"], values["a.z"], values["a.b.w"]) == ('"a # b"', "'#'", "{ q = 1 }")
+    assert tomllib.loads(f"y = {values['a.y']}") == {"y": [1, 2]}
+
+
+def test_a_part_of_the_file() -> None:
+    lines = read_lines(SHIPPED)
+    assert {line.section for line in within(lines, "risk")} == {"risk", "risk.points", "risk.half_life_minutes"}
+    assert [line.path for line in within(lines, "risk.open")] == ["risk.open"]
+    assert within(lines, "ris") == []

@@ -37,6 +37,7 @@ KEYS = [
     "seconds",
     "cpu_seconds",
     "events_per_second",
+    "partitions",
 ]
 
 
@@ -180,7 +181,9 @@ def test_partitions_cover_all_events(
     assert outputs(policy, events, tmp_path / "again", partitions=partitions, chunk=13)[0] == many
 
     def found(files: dict[str, bytes]) -> set[tuple[str, str]]:
-        return {(f["identity"], f["kind"]) for f in map(json.loads, files["findings.jsonl"].splitlines())}
+        findings = map(json.loads, files["findings.jsonl"].splitlines())
+        # What a partition's identities have in common decides about weak evidence.
+        return {(f["identity"], f["kind"]) for f in findings if f["severity"] not in ("info", "low")}
 
     assert found(many) == found(one)
 

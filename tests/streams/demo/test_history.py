@@ -77,7 +77,9 @@ def test_every_model_has_a_price_and_it_is_the_samples(history: History) -> None
 
 def test_nothing_is_found_in_the_sample(policy: Loaded, tmp_path: Path) -> None:
     summary = replay(str(SAMPLE), tmp_path, policy, Directory(), partitions=4)
-    assert (summary.findings, summary.incidents, summary.rejected, summary.duplicates) == (0, 0, 0, 0)
+    assert (summary.incidents, summary.commands, summary.rejected, summary.duplicates) == (0, 0, 0, 0)
+    findings = map(json.loads, (tmp_path / "findings.jsonl").read_text().splitlines())
+    assert {finding["severity"] for finding in findings} <= {"info", "low"}
 
 
 def test_the_sample_is_small_and_says_where_it_comes_from() -> None:
