@@ -53,7 +53,6 @@ class Batch(Struct, frozen=True):
     provider: Hashes
     route: Hashes
     agent: Hashes
-    end_user: Hashes
     input: Floats
     output: Floats
     tokens: Floats
@@ -137,7 +136,6 @@ def to_batch(events: Sequence[UsageEvent], offsets: ArrayLike, arrived: ArrayLik
         provider=hashes(map(known, [d.provider for d in rows])),
         route=hashes(map(known, [d.route for d in rows])),
         agent=hashes(map(known, [d.user_agent for d in rows])),
-        end_user=hashes([hashed(d.end_user.encode()) if d.end_user else 0 for d in rows]),
         input=given_in,
         output=given_out,
         tokens=np.nan_to_num(given_in) + np.nan_to_num(given_out),

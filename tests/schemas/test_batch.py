@@ -28,7 +28,6 @@ HASHES = {
     "provider": "provider",
     "route": "route",
     "agent": "user_agent",
-    "end_user": "end_user",
 }
 """Columns and the names of what they hash."""
 
