@@ -4,18 +4,17 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from schemas.batch import Flags, Floats, Hashes, Ints, to_batch
+from schemas.batch import Batch, Flags, Floats, Hashes, Ints, to_batch
 from schemas.decoding import Malformed
 from schemas.directory import Directory
 from schemas.usage import UsageEvent, decode_usage
 from streams.replay import in_chunks
 
 _CHUNK = 4096
-_COLUMNS = ("time", "cost", "credential", "session", "end_user", "denied")
 
 
 class Calls(Struct, frozen=True):
@@ -36,9 +35,9 @@ class Calls(Struct, frozen=True):
         return len(self.time)
 
 
-def hash_of(name: str) -> np.uint64:
+def hash_of(name: str | None) -> np.uint64:
     """What the columns have for `name`."""
-    return np.uint64(xxh3_64_intdigest(name.encode()))
+    return np.uint64(xxh3_64_intdigest(name.encode()) if name else 0)
 
 
 def read_calls(lines: IO[bytes], directory: Directory) -> Calls:
@@ -46,7 +45,8 @@ def read_calls(lines: IO[bytes], directory: Directory) -> Calls:
     numbers: dict[tuple[str, str], int] = {}
     seen: set[int] = set()
     who: list[int] = []
-    parts: dict[str, list[NDArray[Any]]] = {name: [np.empty(0)] for name in _COLUMNS}
+    end_users: list[np.uint64] = []  # no detector reads them, so batches have no such column
+    batches: list[Batch] = []
     for chunk in in_chunks(lines, _CHUNK):
         events = list(_decoded(chunk))
         batch = to_batch(events, np.arange(len(events)), np.zeros(len(events), np.int64))
@@ -58,19 +58,22 @@ def read_calls(lines: IO[bytes], directory: Directory) -> Calls:
         for event in batch.events:
             caller = (event.data.tenant or directory.tenant_of(event.subject), event.subject)
             who.append(numbers.setdefault(caller, len(numbers)))
-        for name, arrays in parts.items():
-            arrays.append(getattr(batch, name))
-    column = {name: np.concatenate(arrays[1:] or arrays) for name, arrays in parts.items()}
+            end_users.append(hash_of(event.data.end_user))
+        batches.append(structs.replace(batch, events=()))
     return Calls(
         identities=list(numbers),
         who=np.array(who, np.int64),
-        time=column["time"] / 1000,
-        cost=column["cost"],
-        credential=column["credential"],
-        session=column["session"],
-        end_user=column["end_user"],
-        served=~column["denied"].astype(np.bool_),
+        time=_joined([batch.time for batch in batches], np.int64) / 1000,
+        cost=_joined([batch.cost for batch in batches], np.float64),
+        credential=_joined([batch.credential for batch in batches], np.uint64),
+        session=_joined([batch.session for batch in batches], np.uint64),
+        end_user=np.array(end_users, np.uint64),
+        served=~_joined([batch.denied for batch in batches], np.bool_),
     )
+
+
+def _joined(columns: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *columns])
 
 
 def _decoded(lines: Iterable[bytes]) -> Iterator[UsageEvent]:
