@@ -98,7 +98,8 @@ class Case:
             tenant=self.tenant,
             identity=self.identity or None,
             opened=old.opened if old else finding.time,
-            updated=finding.time,
+            # Never back: whoever keeps the newest state of an incident goes by this.
+            updated=max(finding.time, old.updated) if old else finding.time,
             closed=None,
             state="open",
             kinds=[f.kind for f in ranked],
@@ -142,7 +143,8 @@ class Case:
         if self.incident is None:
             return None
         time = format_millis(moment)
-        closed = msgspec.structs.replace(self.incident, state="closed", closed=time, updated=time)
+        updated = max(time, self.incident.updated)
+        closed = msgspec.structs.replace(self.incident, state="closed", closed=time, updated=updated)
         self.incident = None
         self.findings.clear()
         return closed
@@ -157,7 +159,7 @@ class Case:
             self.incident,
             response=max((self.incident.response, command.action), key=_strength),
             in_force=max(in_force, key=_strength, default=None),
-            updated=command.time,
+            updated=max(command.time, self.incident.updated),
             command_ids=[*self.incident.command_ids, command.command_id][-_KEPT:],
         )
         return self.incident

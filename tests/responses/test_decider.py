@@ -196,6 +196,21 @@ def test_an_incident_is_opened_updated_and_closed(story: Begin, config: Config) 
     assert s.incident.opened == opened.opened
 
 
+def test_an_incidents_updates_never_go_back(story: Begin) -> None:
+    """Another partition's clock may run ahead of a finding's: an archive that keeps the newest state keeps the last."""
+    it = story()
+    it.find(0, "loop", identity="key_2")
+    it.until(60)
+    it.extreme(30)
+    it.find(40, "spike", "medium")
+    it.until(90_000)
+    states = [o for o in it.outcomes if isinstance(o, Incident) and o.identity == "key_1"]
+    assert [state.state for state in states][-1] == "closed"
+    assert len(states[-1].finding_ids) == 2
+    updates = [state.updated for state in states]
+    assert updates == sorted(updates)
+
+
 def test_a_case_opens_again_as_another_incident(story: Begin) -> None:
     s = story()
     s.find(0, "spike")
