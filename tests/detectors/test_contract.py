@@ -176,34 +176,49 @@ def test_excluded_calls_teach_nothing(run: Run, orderly: Events) -> None:
 
 AMOUNTS = st.one_of(st.none(), st.sampled_from([0, 1, 10**15, 2**53]))
 NAME = st.one_of(st.none(), st.sampled_from(["", "a", "ü" * 300, "\x00"]))
-EXTREME = st.fixed_dictionaries(
-    {
-        "model": st.sampled_from(["", "m"]),
-        "status": st.sampled_from([0, 200, 401, 429, 999]),
-        "tenant": NAME,
-        "input_tokens": AMOUNTS,
-        "output_tokens": AMOUNTS,
-        "cost_usd": st.one_of(st.none(), st.sampled_from([0.0, 5e-324, 1e15])),
-        "attempt": st.one_of(st.none(), st.sampled_from([0, 1, 2**53])),
-        "session_id": NAME,
-        "fingerprint": NAME,
-        "tool": NAME,
-        "country": NAME,
-        "lat": st.sampled_from([None, -90.0, 0.0, 90.0]),
-        "lon": st.sampled_from([None, -180.0, 180.0]),
-        "accuracy_km": st.sampled_from([None, 0.0, 1e15]),
-        "asn": st.sampled_from([None, 0, 0xFFFFFFFF]),
-        "workload": st.sampled_from([None, "interactive", "batch", "agent"]),
-        "error": st.sampled_from([None, "", DENIED]),
-        "credential_id": NAME,
-        "identity_trust": st.sampled_from([None, "request_body"]),
-    }
-)
+EXTREMES: dict[str, st.SearchStrategy[Any]] = {
+    "model": st.sampled_from(["", "m"]),
+    "status": st.sampled_from([0, 200, 401, 429, 999]),
+    "tenant": NAME,
+    "input_tokens": AMOUNTS,
+    "output_tokens": AMOUNTS,
+    "cost_usd": st.one_of(st.none(), st.sampled_from([0.0, 5e-324, 1e15])),
+    "attempt": st.one_of(st.none(), st.sampled_from([0, 1, 2**53])),
+    "session_id": NAME,
+    "fingerprint": NAME,
+    "tool": NAME,
+    "country": NAME,
+    "lat": st.sampled_from([None, -90.0, 0.0, 90.0]),
+    "lon": st.sampled_from([None, -180.0, 180.0]),
+    "accuracy_km": st.sampled_from([None, 0.0, 1e15]),
+    "asn": st.sampled_from([None, 0, 0xFFFFFFFF]),
+    "workload": st.sampled_from([None, "interactive", "batch", "agent"]),
+    "error": st.sampled_from([None, "", DENIED]),
+    "credential_id": NAME,
+    "identity_trust": st.sampled_from([None, "request_body"]),
+    "provider": NAME,
+    "route": NAME,
+    "user_agent": NAME,
+    "operation_id": NAME,
+    "end_user": NAME,
+    "kind": NAME,
+    "ip": NAME,
+    "city": NAME,
+    "cached_tokens": AMOUNTS,
+    "latency_ms": st.sampled_from([None, 0.0, 5e-324, 1e15]),
+    "streaming": st.sampled_from([None, False, True]),
+    "usage_missing": st.sampled_from([None, False, True]),
+}
+EXTREME = st.fixed_dictionaries(EXTREMES)
 SOME_TIME = st.one_of(
     st.sampled_from([-START_MS / 1000, 0.0, 1e9]),
     st.integers(0, 120).map(float),
     st.floats(0, 1e6).map(lambda t: round(t, 3)),
 )
+
+
+def test_extremes_are_of_every_field() -> None:
+    assert set(EXTREMES) == set(UsageData.__struct_fields__)
 
 
 @settings(max_examples=60)
@@ -236,27 +251,22 @@ def test_no_event_is_no_signal(run: Run) -> None:
     assert run([]) == []
 
 
-def test_two_hundred_thousand_events_of_one_identity(run: Run) -> None:
+def test_a_million_events_of_one_identity(policy: Config) -> None:
+    """Nearly three hours at a hundred a second: each is counted, and what is told and kept stays small."""
     model = Traffic(fingerprint="same", session_id="s", country="DE", asn=1).call(0)
-    start = START_MS / 1000
-    events = [
-        UsageEvent(
-            f"e{n}",
-            model.source,
-            model.subject,
-            model.time.fromtimestamp(start + n / 100, model.time.tzinfo),
-            model.data,
-        )
-        for n in range(200_000)
-    ]
-    signals = run(events)
+    partition, signals, chunk = Partition(0, policy, DIRECTORY), list[Finding | TenantBucket](), 20_000
+    for first in range(0, 1_000_000, chunk):
+        numbers = range(first, first + chunk)
+        events = [replace(model, id=f"e{n}", time=model.time + timedelta(milliseconds=10 * n)) for n in numbers]
+        signals += [told.signal for told in partition.take(to_batch(events, numbers, [0] * chunk))]
+    signals += [told.signal for told in partition.close()]
     buckets = [signal for signal in signals if isinstance(signal, TenantBucket)]
-    assert sum(bucket.requests for bucket in buckets) == 200_000
-    assert sum(bucket.tokens for bucket in buckets) == 200_000_000
-    findings = [signal for signal in signals if isinstance(signal, Finding)]
-    # Half an hour: about one a minute and detector.
-    assert 30 <= len(findings) <= 80
+    assert sum(bucket.requests for bucket in buckets) == 1_000_000
+    assert sum(bucket.tokens for bucket in buckets) == 1_000_000_000
     assert all(parse_millis(a.end) < parse_millis(b.end) for a, b in pairwise(buckets))
+    # About one a minute and detector.
+    assert 160 <= sum(isinstance(signal, Finding) for signal in signals) <= 450
+    assert partition.identities == 1
 
 
 def test_counts_tell_what_was_taken(policy: Config, world: Events) -> None:
