@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test chaos demo bench docs clean
+.PHONY: help setup check test chaos fuzz demo bench docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,13 @@ chaos: setup ## Kill workers 1,000 times (KILLS=N) under attack; seeds and outco
 	@mkdir -p build
 	@TRIPSWITCH_CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/integration/test_chaos.py \
 		-o log_file=build/chaos.log -o log_file_level=INFO $(ARGS)
+
+# Seconds.
+FUZZ_SECONDS ?= 60
+
+fuzz: setup ## Fuzz the decoders and detectors for a minute (FUZZ_SECONDS=N), guided by coverage (Linux)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
+	@PYTHONPATH=. $(BIN)/python tests/fuzz/usage.py -max_total_time=$(FUZZ_SECONDS) $(ARGS)
 
 demo: setup ## The whole system on this machine; a gateway is attacked before your eyes
 	@$(BIN)/tripswitch demo
