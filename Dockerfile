@@ -16,9 +16,9 @@ FROM python:3.11-slim-bookworm
 # The folders exist and belong to the user before volumes are mounted over them: new volumes take that over.
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/tripswitch tripswitch \
     && install -d -o tripswitch -g tripswitch -m 700 /var/lib/tripswitch/signing \
-    && install -d -o tripswitch -g tripswitch -m 755 /var/lib/tripswitch/public
+    && install -d -o tripswitch -g tripswitch -m 755 /var/lib/tripswitch/public /var/lib/tripswitch/certificates
 COPY --from=build /opt/tripswitch /opt/tripswitch
-COPY deploy/worker_health.py /opt/tripswitch/
+COPY deploy/certificates.py deploy/worker_health.py /opt/tripswitch/
 ENV PATH=/opt/tripswitch/bin:$PATH PYTHONUNBUFFERED=1
 USER tripswitch
 WORKDIR /var/lib/tripswitch

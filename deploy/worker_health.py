@@ -1,15 +1,16 @@
 """Exits 0 when Kafka counts this machine among the members of a consumer group, else 1 with the reason.
 
 A worker that hangs misses its heartbeats and is put out of its group, so this tells more than that a process exists.
-Reads KAFKA_BOOTSTRAP, the first address of which must be reachable without authentication.
+The broker is reached as the worker itself reaches it: by the same settings.
 """
 
-import os
 import socket
 import sys
 
 from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
+
+from streams.settings import Kafka, read_settings
 
 TIMEOUT_S = 5.0
 
@@ -21,9 +22,9 @@ def own_address(bootstrap: str) -> str:
         return str(connection.getsockname()[0])
 
 
-def groups_of(address: str, bootstrap: str) -> list[str]:
+def groups_of(address: str, kafka: Kafka) -> list[str]:
     """The stable consumer groups with a member at `address`."""
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    admin = AdminClient({**kafka.confluent(), "log_level": "0"})
     stable = {ConsumerGroupState.STABLE}
     listed = admin.list_consumer_groups(states=stable, request_timeout=TIMEOUT_S).result()
     names = [group.group_id for group in listed.valid]
@@ -36,12 +37,12 @@ def groups_of(address: str, bootstrap: str) -> list[str]:
 
 def main() -> int:
     """Returns the exit code of a health check."""
-    bootstrap = os.environ["KAFKA_BOOTSTRAP"]
+    kafka = read_settings().kafka
     try:
-        address = own_address(bootstrap)
-        groups = groups_of(address, bootstrap)
+        address = own_address(kafka.bootstrap)
+        groups = groups_of(address, kafka)
     except (OSError, KafkaException) as error:
-        print(f"cannot ask {bootstrap}: {error}")
+        print(f"cannot ask {kafka.bootstrap}: {error}")
         return 1
     print(f"{address} is a member of {', '.join(groups)}" if groups else f"{address} is a member of no consumer group")
     return 0 if groups else 1

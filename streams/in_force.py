@@ -23,7 +23,7 @@ def in_force(kafka: Kafka, verifier: Verifier) -> InForce:
 
     def read(number: int) -> Iterable[Command]:
         last: dict[tuple[str, str, str], Command] = {}
-        for message in committed_records(kafka, KILLSWITCH, number, "tripswitch-in-force"):
+        for message in committed_records(kafka, KILLSWITCH, number, "tripswitch-decide-in-force"):
             try:
                 command = from_claims(verifier.payload(message.value() or b"", TOKEN_TYPE))
             except ValueError as error:

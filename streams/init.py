@@ -11,6 +11,7 @@ from schemas.topics import TOPICS
 from sinks.errors import Unreachable
 from sinks.killswitch import new_keys
 from streams.archive import make_sink
+from streams.rights import RIGHTS, grant, principal
 from streams.settings import Kafka, Settings, Signing
 
 _SECONDS = 15.0
@@ -87,6 +88,9 @@ def initialise(settings: Settings) -> Iterator[str]:
         yield f"signing key {settings.signing.key}, public keys {settings.signing.jwks} (kid {kid})"
     for name in make_topics(settings.kafka):
         yield f"topic {name}, {settings.kafka.partitions} partitions"
+    if settings.kafka.grant_rights:
+        grant(settings.kafka)
+        yield f"rights of {', '.join(map(principal, RIGHTS))}"
     with make_sink(settings.clickhouse.url, Directory()) as sink:
         for migration in sink.setup():
             yield f"ClickHouse {migration}"

@@ -18,7 +18,7 @@ def recent_records(kafka: Kafka, topic: str, partitions: int, most: int) -> Iter
         KafkaException: the broker refused.
         TimeoutError: it does not answer.
     """
-    group = f"tripswitch-status-{uuid.uuid4().hex[:8]}"
+    group = f"tripswitch-operator-status-{uuid.uuid4().hex[:8]}"
     consumer = Consumer({**kafka.confluent(), "group.id": group, "enable.auto.commit": False})
     try:
         ends: dict[int, int] = {}

@@ -18,7 +18,8 @@ class SettingsError(ValueError):
 class Kafka(Struct, frozen=True, forbid_unknown_fields=True):
     """`[kafka]`. `partitions` and `replication` are for topics that `init` makes. `group_instance` is the worker's own
     name, which stays over restarts: one that is back within 15 s gets its partitions back without a rebalance.
-    Without `transactions`, for a broker that has none, no state is saved: a worker that starts again learns anew."""
+    Without `transactions`, for a broker that has none, no state is saved: a worker that starts again learns anew. With
+    `grant_rights`, `init` tells the broker's authorizer what each part may do."""
 
     bootstrap: str = "127.0.0.1:9092"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -32,6 +33,7 @@ class Kafka(Struct, frozen=True, forbid_unknown_fields=True):
     replication: Annotated[int, Meta(ge=1)] = 1
     group_instance: str | None = None
     transactions: bool = True
+    grant_rights: bool = False
 
     def confluent(self) -> dict[str, str]:
         """The options of a confluent-kafka client."""

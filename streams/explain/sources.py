@@ -132,7 +132,7 @@ class Archive:
 
         from streams.committed import committed_records
 
-        group = f"tripswitch-explain-{uuid.uuid4().hex[:8]}"
+        group = f"tripswitch-operator-explain-{uuid.uuid4().hex[:8]}"
         first = True
         try:
             for record in committed_records(self._kafka, USAGE, partition, group):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer
 
+from streams.settings import Kafka
+
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0
 HEALTH = runpy.run_path(str(ROOT / "deploy" / "worker_health.py"))
@@ -27,12 +29,12 @@ def test_a_worker_is_healthy_while_its_group_has_it(
         assert time.monotonic() < deadline
         consumer.poll(0.1)
     address = HEALTH["own_address"](kafka)
-    assert group in HEALTH["groups_of"](address, kafka)
-    assert group not in HEALTH["groups_of"]("192.0.2.1", kafka)
+    assert group in HEALTH["groups_of"](address, Kafka(kafka))
+    assert group not in HEALTH["groups_of"]("192.0.2.1", Kafka(kafka))
     monkeypatch.setenv("KAFKA_BOOTSTRAP", kafka)
     assert HEALTH["main"]() == 0
     consumer.close()
-    assert group not in HEALTH["groups_of"](address, kafka)
+    assert group not in HEALTH["groups_of"](address, Kafka(kafka))
 
 
 def test_no_broker_is_a_reason_and_not_a_crash(

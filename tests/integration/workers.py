@@ -74,10 +74,18 @@ class Worker(subprocess.Popen[bytes]):
 
 
 class Road:
-    """A broker with the topics, settings in a folder, and workers that were started here."""
+    """A broker with the topics, settings in a folder, and workers that were started here. `clients` are the options by
+    which the tests' own clients reach a broker that asks who they are."""
 
-    def __init__(self, bootstrap: str, folder: Path, policy: Path = _SRC / "policy.toml") -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        folder: Path,
+        policy: Path = _SRC / "policy.toml",
+        clients: Mapping[str, str] | None = None,
+    ) -> None:
         self.bootstrap = bootstrap
+        self.clients: dict[str, Any] = {"bootstrap.servers": bootstrap, **(clients or {})}
         self.folder = folder
         self.environment = {
             **os.environ,
@@ -93,13 +101,14 @@ class Road:
         self.workers: list[Worker] = []
         """Those that are meant to run."""
         self._started = itertools.count()
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._admin = AdminClient({**self.clients, "log_level": 0})
 
-    def cli(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def cli(self, *words: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs `tripswitch` to its end."""
         done = subprocess.run(
             [sys.executable, "-m", "streams", *words],
-            env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+            env=self.environment | environment, cwd=self.folder, capture_output=True, text=True, timeout=DEADLINE_S,
+            check=False,
         )  # fmt: skip
         assert not check or done.returncode == 0, done.stderr
         return done
@@ -143,7 +152,7 @@ class Road:
         self, events: Sequence[Mapping[str, Any] | bytes], key: bytes | None = None, topic: str = "llm.usage"
     ) -> None:
         """Publishes usage events, keyed by their subject; bytes as they are, under `key`."""
-        producer = Producer({"bootstrap.servers": self.bootstrap, "partitioner": "murmur2_random", "linger.ms": 5})
+        producer = Producer({**self.clients, "partitioner": "murmur2_random", "linger.ms": 5})
         for event in events:
             raw, name = (
                 (event, key) if isinstance(event, bytes) else (json.dumps(event).encode(), event["subject"].encode())
@@ -160,7 +169,7 @@ class Road:
     def _read_on(self, places: Sequence[TopicPartition]) -> list[Any]:
         """The committed records from `places` to the end; transactions leave marks at offsets that have no record."""
         consumer = Consumer({
-            "bootstrap.servers": self.bootstrap, "group.id": "tests-read", "enable.auto.commit": False,
+            **self.clients, "group.id": "tests-read", "enable.auto.commit": False,
             "auto.offset.reset": "earliest", "enable.partition.eof": True, "fetch.wait.max.ms": 20, "log_level": 0,
         })  # fmt: skip
         consumer.assign(list(places))
@@ -194,7 +203,7 @@ class Road:
         }[app]  # fmt: skip
         places = [TopicPartition(t, n) for t in topics for n in range(PARTITIONS)]
         end = time.monotonic() + DEADLINE_S
-        settings = {"bootstrap.servers": self.bootstrap, "group.id": f"tripswitch-{app}", "log_level": 0}
+        settings = {**self.clients, "group.id": f"tripswitch-{app}", "log_level": 0}
         with closing(Consumer(settings)) as consumer:
             while True:
                 try:

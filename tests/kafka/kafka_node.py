@@ -62,10 +62,18 @@ class KafkaNode:
     """A node with its own folder and ports, which it keeps over restarts.
 
     `directory` receives server.properties, the records (`records/`) and everything that the process prints
-    (`server.log`). `settings` are broker settings that go before the shared ones. Usable as a context manager.
+    (`server.log`). `settings` are broker settings that go before the shared ones, and may be changed until the
+    first start; `clients` are the options with which
+    the node itself is asked whether it is up. Usable as a context manager.
     """
 
-    def __init__(self, jars: Path, directory: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        jars: Path,
+        directory: Path,
+        settings: Mapping[str, str] | None = None,
+        clients: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
         self.server_log = directory / "server.log"
         self.started_in_s = 0.0
@@ -74,14 +82,16 @@ class KafkaNode:
         self._java = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
         self._java += ["-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS", "-cp", f"{jars}/*"]
         self._process: subprocess.Popen[bytes] | None = None
-        self._port, controller = free_port(), free_port()
-        self._settings = {
+        self._clients = dict(clients or {})
+        self._port, self.controller_port = free_port(), free_port()
+        self.settings = {
             **read_properties(SHARED_SETTINGS),
             **TEST_SETTINGS,
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{self.controller_port}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
             "log.dirs": str(self._records),
             **(settings or {}),
         }
@@ -146,7 +156,7 @@ class KafkaNode:
 
     def _format(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
         arguments = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties)]
         with self.server_log.open("ab") as log:
             code = subprocess.run(
@@ -160,7 +170,7 @@ class KafkaNode:
         while not self._listens():
             self._check_alive(deadline)
             time.sleep(POLL_S)
-        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, **self._clients})
         while not _leads_everything(admin):
             self._check_alive(deadline)
             time.sleep(POLL_S)
