@@ -8,6 +8,7 @@ from benchmarks.figures import Figure
 from benchmarks.traffic import Shape, drawn, events
 from schemas.directory import Directory
 from schemas.usage import decode_usage
+from streams.collector import spare_what_stays
 from streams.policy import find_policy, read_policy
 from streams.replay import Replay
 
@@ -23,6 +24,8 @@ _CASES: tuple[tuple[Shape, int, str], ...] = (
 def replay() -> Iterator[Figure]:
     """CPU µs per event and events per second of wall time, on one core, after a warm-up that compiles the kernels."""
     policy = read_policy(find_policy())
+    # As the command does.
+    spare_what_stays()
 
     def run(raw: bytes) -> None:
         Replay(policy, Directory()).run(io.BytesIO(raw), _CHUNK)

@@ -1,6 +1,8 @@
 """Which row of the state belongs to which identity. Each component keeps structured arrays over the same rows."""
 
 from collections.abc import Iterable, Sequence
+from mmap import mmap
+from sys import intern
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +12,10 @@ from xxhash import xxh3_64_intdigest
 
 from detectors.compiled import State
 from detectors.index import Index
+from detectors.memory import grown
 from schemas.batch import TRUSTS, WORKLOADS, Batch, Flags, Hashes, Ints
 from schemas.directory import Directory
+from schemas.usage import UsageEvent
 
 _ROW = np.dtype(
     [("tiebreak", "i8"), ("tenant", "i8"), ("credential", "u8"), ("slot", "i4"), ("declared", "i1"), ("trust", "i1")],
@@ -27,15 +31,22 @@ class Rows:
         if dtype.itemsize % 8:
             raise ValueError(f"a row of {dtype.itemsize} bytes is no whole number of 64-bit words: {dtype}")
         self.array: State = np.zeros(0, dtype)
+        self._memory: mmap | None = None
 
     def reach(self, count: int) -> State:
         """The array, grown so that it has at least `count` rows."""
         have = len(self.array)
         if count > have:
-            grown = np.zeros(max(count, 4 * have, 256), self.array.dtype)
-            grown[:have] = self.array
-            self.array = grown
+            count, dtype = max(count, 4 * have, 256), self.array.dtype
+            # Memory that is looked at can't be moved.
+            self.array = np.zeros(0, dtype)
+            self._memory = grown(self._memory, count * dtype.itemsize)
+            self.array = np.frombuffer(self._memory, dtype, count)
         return self.array
+
+    def become(self, other: "Rows") -> None:
+        """Takes over the rows of another, which is of no use from then on."""
+        self._memory, self.array = other._memory, other.array  # noqa: SLF001
 
     @property
     def words(self) -> NDArray[np.uint64]:
@@ -98,11 +109,7 @@ class Identities:
         rows = self._index.find(batch.identity)
         unknown = np.flatnonzero(rows < 0)
         if len(unknown):
-            first = len(self._names)
-            for at in unknown.tolist():
-                event = batch.events[at]
-                rows[at] = self._admit(event.data.tenant, event.subject)
-            self._enter(range(first, len(self._names)))
+            rows[unknown] = self._admit([batch.events[at] for at in unknown.tolist()])
             self._index.add(batch.identity[unknown], rows[unknown])
         return rows
 
@@ -147,9 +154,11 @@ class Identities:
         columns["trust"][who] = batch.trust[told]
         before = columns["credential"][who]
         columns["credential"][who] = batch.credential[told]
-        for at in told[columns["credential"][who] != before].tolist():
-            self._credentials[row[at]] = batch.events[at].data.credential_id
-            self._renamed.add(int(row[at]))
+        changed = told[columns["credential"][who] != before]
+        rows = row[changed].tolist()
+        for at, number in zip(changed.tolist(), rows, strict=True):
+            self._credentials[number] = batch.events[at].data.credential_id
+        self._renamed.update(rows)
 
     def free(self, rows: Iterable[int]) -> None:
         """Forgets whose these rows were."""
@@ -184,7 +193,7 @@ class Identities:
         self._credentials += [None] * more
         columns = zip(rows.tolist(), names.tenants, names.subjects, names.credentials, strict=True)
         for row, tenant, subject, credential in columns:
-            self._names[row] = None if tenant is None or subject is None else (tenant, subject)
+            self._names[row] = None if tenant is None or subject is None else (intern(tenant), subject)
             self._credentials[row] = credential
 
     def adopted(self) -> None:
@@ -198,22 +207,30 @@ class Identities:
         """What of an identity is a number."""
         return self._columns
 
-    def _admit(self, tenant: str | None, subject: str) -> int:
-        name = (tenant or self._directory.tenant_of(subject), subject)
-        # The same identity with and without its tenant named is one row.
-        row = self._rows.get(name)
-        if row is None:
-            if self._free:
-                row = self._free.pop()
-                self._names[row] = name
-                self._enter([row])
-            else:
-                row = len(self._names)
-                self._names.append(name)
-                self._credentials.append(None)
-            self._rows[name] = row
-            self._renamed.add(row)
-        return row
+    def _admit(self, events: Iterable[UsageEvent]) -> list[int]:
+        """The rows of events' identities, of which some are new."""
+        known, names, free, tenant_of = self._rows, self._names, self._free, self._directory.tenant_of
+        rows, new = [], []
+        for event in events:
+            subject = event.subject
+            # One text for all of a tenant's identities.
+            name = (intern(event.data.tenant or tenant_of(subject)), subject)
+            # The same identity with and without its tenant named is one row.
+            row = known.get(name)
+            if row is None:
+                if free:
+                    row = free.pop()
+                    names[row] = name
+                else:
+                    row = len(names)
+                    names.append(name)
+                known[name] = row
+                new.append(row)
+            rows.append(row)
+        self._credentials += [None] * (len(names) - len(self._credentials))
+        self._renamed.update(new)
+        self._enter(new)
+        return rows
 
     def _enter(self, rows: Sequence[int]) -> None:
         """Fills in the columns of rows that have just been named."""

@@ -152,7 +152,7 @@ class Saved:
         if head is None:
             raise StateError("the saved state has no beginning")
         for name, component in _converted(saved, layout_of(ours), ours).items():
-            ours[name].array = component.array
+            ours[name].become(component)
         self._windows.pool = pool
         self._identities.adopted()
         self._clock.restore(head.clock, ids)

@@ -7,8 +7,8 @@ from itertools import compress
 import numpy as np
 from msgspec import Struct
 from numpy.typing import ArrayLike, NDArray
-from xxhash import xxh3_64_intdigest
 
+from schemas.columns import name_hash, read_fields
 from schemas.usage import DENIED, UsageEvent
 
 Ints = NDArray[np.int64]
@@ -18,11 +18,9 @@ Flags = NDArray[np.bool_]
 Codes = NDArray[np.int8]
 
 WORKLOADS = ("interactive", "batch", "agent")
-_WORKLOAD_CODE = {None: -1} | {name: code for code, name in enumerate(WORKLOADS)}
 TRUSTS = (None, "authenticated", "mapped_header", "request_body")
 _CUT = 499
 """The status of a call that its caller closed before the answer was complete, as nginx names it."""
-_TRUST_CODE = {name: code for code, name in enumerate(TRUSTS)}
 
 
 class Batch(Struct, frozen=True):
@@ -84,71 +82,55 @@ class Batch(Struct, frozen=True):
 _COLUMNS = Batch.__struct_fields__[1:]
 
 
-class _Known(dict[str | None, int]):
-    """Hashes of names that recur, by name."""
-
-    def __missing__(self, name: str | None) -> int:
-        if len(self) >= 1 << 16:
-            self.clear()
-        self[name] = hashed = xxh3_64_intdigest(name.encode()) if name else 0
-        return hashed
+def _codes(hashes: Hashes, names: Iterable[str | None]) -> Codes:
+    """The number in `names` of each name, -1 where it is none of them."""
+    codes = np.full(len(hashes), -1, np.int8)
+    for code, name in enumerate(names):
+        codes[hashes == name_hash(name)] = code
+    return codes
 
 
-_known = _Known()
+def _or(numbers: Floats, absent: float) -> Floats:
+    """The numbers, and `absent` where there is none."""
+    return np.where(np.isnan(numbers), absent, numbers)
 
 
 def to_batch(events: Sequence[UsageEvent], offsets: ArrayLike, arrived: ArrayLike) -> Batch:
     """Lays `events` out as columns. `offsets` and `arrived` (ms, 0: unknown) have an entry per event."""
-    rows = [event.data for event in events]
-    n = len(rows)
-    hashed, known = xxh3_64_intdigest, _known.__getitem__
-
-    def hashes(values: Iterable[int]) -> Hashes:
-        return np.fromiter(values, np.uint64, n)
-
-    # None becomes NaN.
-    def floats(values: Iterable[float | None]) -> Floats:
-        return np.fromiter(values, np.float64, n)
-
-    seconds = floats([event.time.timestamp() for event in events])
-    given_in, given_out = floats([d.input_tokens for d in rows]), floats([d.output_tokens for d in rows])
-    source = list(map(known, [event.source for event in events]))
-    status = np.fromiter([d.status for d in rows], np.int64, n)
-    declared = np.fromiter([_WORKLOAD_CODE[d.workload] for d in rows], np.int8, n)
-    missing = np.fromiter([d.usage_missing for d in rows], np.bool_, n)
-    denied = np.fromiter([d.error == DENIED for d in rows], np.bool_, n)
+    fields = read_fields(events)
+    name, number = fields.name, fields.number
+    status, given_in, given_out = number("status").astype(np.int64), number("input_tokens"), number("output_tokens")
+    declared, denied = _codes(name("workload"), WORKLOADS), name("error") == name_hash(DENIED)
+    retry, missing = number("attempt") > 0, number("usage_missing") == 1
     return Batch(
         events=events,
         offset=np.asarray(offsets, np.int64),
-        # Microseconds first: 32.844 s times 1000 is a hair below 32844 in binary.
-        time=np.rint(seconds * 1e6).astype(np.int64) // 1000,
+        time=fields.time,
         arrived=np.asarray(arrived, np.int64),
-        unique=np.maximum(hashes(map(hashed, [event.id.encode() for event in events], source)), 1),
-        source=hashes(source),
-        identity=np.maximum(
-            hashes(map(hashed, [event.subject.encode() for event in events], map(known, [d.tenant for d in rows]))), 1
-        ),
-        credential=hashes([hashed(d.credential_id.encode()) if d.credential_id else 0 for d in rows]),
-        session=hashes([hashed(d.session_id.encode()) if d.session_id else 0 for d in rows]),
-        fingerprint=hashes([hashed(d.fingerprint.encode()) if d.fingerprint else 0 for d in rows]),
-        country=hashes(map(known, [d.country for d in rows])),
-        model=hashes(map(known, [d.model for d in rows])),
-        provider=hashes(map(known, [d.provider for d in rows])),
-        route=hashes(map(known, [d.route for d in rows])),
-        agent=hashes(map(known, [d.user_agent for d in rows])),
+        unique=fields.unique,
+        source=name("source"),
+        identity=fields.identity,
+        credential=name("credential_id"),
+        session=name("session_id"),
+        fingerprint=name("fingerprint"),
+        country=name("country"),
+        model=name("model"),
+        provider=name("provider"),
+        route=name("route"),
+        agent=name("user_agent"),
         input=given_in,
         output=given_out,
-        tokens=np.nan_to_num(given_in) + np.nan_to_num(given_out),
-        cost=np.nan_to_num(floats([d.cost_usd for d in rows])),
-        latitude=floats([d.lat for d in rows]),
-        longitude=floats([d.lon for d in rows]),
-        accuracy=floats([d.accuracy_km for d in rows]),
-        asn=np.nan_to_num(floats([d.asn for d in rows]), nan=-1).astype(np.int64),
+        tokens=_or(given_in, 0) + _or(given_out, 0),
+        cost=_or(number("cost_usd"), 0),
+        latitude=number("lat"),
+        longitude=number("lon"),
+        accuracy=number("accuracy_km"),
+        asn=_or(number("asn"), -1).astype(np.int64),
         workload=np.maximum(declared, 0),
         declared=declared,
-        trust=np.fromiter([_TRUST_CODE[d.identity_trust] for d in rows], np.int8, n),
+        trust=_codes(name("identity_trust"), TRUSTS),
         status=status,
-        retry=np.fromiter([d.attempt for d in rows], np.bool_, n),
+        retry=retry,
         failed=status >= HTTPStatus.BAD_REQUEST,
         unmetered=(np.isnan(given_out) | missing) & ((status < HTTPStatus.BAD_REQUEST) | (status == _CUT)),
         denied=denied,

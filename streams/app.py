@@ -12,6 +12,7 @@ import faust
 
 from streams.clients import tls
 from streams.collector import spare_what_stays
+from streams.repeats import hold_back_repeats
 from streams.settings import Kafka
 from streams.transport import deliver_in_chunks
 
@@ -90,6 +91,7 @@ class Worker(faust.Worker):  # type: ignore[misc]
 def run(app: faust.App) -> None:
     """Runs a worker for `app` until it is stopped; leaves the process with the worker's exit code."""
     spare_what_stays()
+    hold_back_repeats()
     worker = app.Worker(loglevel="WARNING", redirect_stdouts=False, quiet=True)
     worker.spinner = None
     sys.exit(worker.execute_from_commandline())

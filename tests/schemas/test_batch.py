@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
 
 from schemas.batch import TRUSTS, WORKLOADS, Batch, to_batch
 from schemas.times import EPOCH, to_millis
@@ -112,12 +113,57 @@ def test_a_hash_is_xxh3_of_the_name(raw: Raw, column: str) -> None:
     assert getattr(to_batch([decode_usage(event)], [0], [0]), column)[0] == 18_395_535_506_016_314_040
 
 
-def test_more_names_than_are_remembered_keep_their_hashes(raw: Raw) -> None:
-    data = [UsageData(model="m", status=200, country=f"c{n % 70_000}") for n in range(140_000)]
-    events = [UsageEvent("1", "s", "k", EPOCH, d) for d in data]
-    country = to_batch(events, np.arange(len(events)), np.zeros(len(events), np.int64)).country
-    assert (country[:70_000] == country[70_000:]).all()
-    assert len(np.unique(country)) == 70_000
+@given(
+    names=st.lists(st.none() | st.text(max_size=20) | st.sampled_from(["é" * 120, "é" * 121, "x" * 300]), min_size=4),
+    count=st.integers(1, 700),
+)
+def test_names_of_any_length_have_the_librarys_hash(names: list[str | None], count: int) -> None:
+    def name(at: int) -> str | None:
+        return names[at % len(names)]
+
+    def seed(text: str | None) -> int:
+        return xxh3_64_intdigest(text.encode()) if text else 0
+
+    events = [
+        UsageEvent(
+            name(n) or "1", name(n + 1) or "s", name(n + 2) or "k", EPOCH,
+            UsageData("m", 200, tenant=name(n + 3), session_id=name(n), user_agent=name(n + 1), error=name(n)),
+        )
+        for n in range(count)
+    ]  # fmt: skip
+    batch = to_batch(events, range(count), [0] * count)
+    rows = [event.data for event in events]
+    assert batch.agent.tolist() == [seed(d.user_agent) for d in rows]
+    assert batch.session.tolist() == [seed(d.session_id) for d in rows]
+    assert batch.source.tolist() == [seed(e.source) for e in events]
+    assert batch.unique.tolist() == [xxh3_64_intdigest(e.id.encode(), seed(e.source)) for e in events]
+    assert batch.identity.tolist() == [xxh3_64_intdigest(e.subject.encode(), seed(e.data.tenant)) for e in events]
+
+
+@given(
+    given_in=st.none() | st.integers(0, 2**53),
+    cost=st.none() | st.floats(0, 1e15) | st.integers(0, 10**15),
+    lat=st.none() | st.floats(-90, 90) | st.integers(-90, 90),
+    accuracy=st.none() | st.integers(0, 10**15),
+)
+def test_numbers_are_what_the_event_says(
+    raw: Raw, given_in: int | None, cost: float | None, lat: float | None, accuracy: int | None
+) -> None:
+    data = UsageData("m", 200, input_tokens=given_in, cost_usd=cost, lat=lat, lon=lat and -lat, accuracy_km=accuracy)
+    batch = to_batch([UsageEvent("1", "s", "k", EPOCH, data)], [0], [0])
+    for column, number in (
+        (batch.input, given_in),
+        (batch.latitude, lat),
+        (batch.longitude, lat and -lat),
+        (batch.accuracy, accuracy),
+    ):
+        np.testing.assert_equal(column[0], np.nan if number is None else number)
+    assert batch.cost[0] == (cost or 0)
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="no time zone"):
+        to_batch([UsageEvent("1", "s", "k", datetime(2026, 3, 2), UsageData("m", 200))], [0], [0])  # noqa: DTZ001
 
 
 @pytest.mark.parametrize(
