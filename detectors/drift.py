@@ -71,10 +71,11 @@ class Drift(Detector):
     What it detects:
         *Hours*: calls, and ten-minute slots with calls, against what this identity does at this time of day (eight
         bins of three hours, weekends apart); each hour adds its log-likelihood ratio for growth to a CUSUM, and several
-        hours in a row with `ratio` times the usual are told: a ramp, or work in hours in which it never worked. Told
-        once, and again once it has doubled. *Days*: a CUSUM over the logarithm of each day's tokens finds a skim of a
-        few tens of percent; it is weak evidence. *Ceiling*: the day's tokens beyond `ceiling` times the level of
-        the identity's first `base_days` days, which nothing that came later has raised.
+        hours in a row with `ratio` times the usual are told: a ramp, or work in hours in which it never worked. Where
+        calls come in bursts, some bursts more are no rise. Told once, and again once it has doubled. *Days*: a CUSUM
+        over the logarithm of each day's tokens finds a skim of a few tens of percent; it is weak evidence. *Ceiling*:
+        the day's tokens beyond `ceiling` times the level of the identity's first `base_days` days, which nothing that
+        came later has raised.
 
     Why it matters:
         Who knows that spikes are watched takes a little more each hour, or teaches the baseline for weeks.
@@ -88,7 +89,7 @@ class Drift(Detector):
 
     name = "drift"
     kind: Kind = "drift"
-    version = 1
+    version = 2
 
     def __init__(self, config: Config) -> None:
         self._least_usd = config.least_usd

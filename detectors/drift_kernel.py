@@ -40,6 +40,7 @@ _LONGEST_NIGHT = 26
 """Hours of silence that belong to a daily rhythm. What is longer is a holiday, and teaches nothing."""
 _SHORT_HISTORY = 12
 """Bins: a day and a half."""
+_GROUPS = 3
 _REMEMBERED = 2
 """Days that are left of the memory when a rise was told, so that one that lasts is soon the usual."""
 
@@ -199,14 +200,19 @@ def _rising(row: Row, limits: Limits) -> tuple[int, float, float, float]:
     if row.bins < limits.warm_up or row.run + 1 < limits.least_hours:
         return 0, 0.0, 0.0, 0.0
     slots = active_slots(row.slots)
-    by_calls, _, expected, active = evidence(row, row.hour, row.calls, slots, limits)
+    by_calls, by_slots, expected, active = evidence(row, row.hour, row.calls, slots, limits)
+    if by_calls <= 0.0 and by_slots <= 0.0:
+        # Not any longer, or not yet again.
+        return 0, 0.0, 0.0, 0.0
     excess = row.excess[0] + by_calls
     if row.run <= LONGEST_RISE + BINS:
         excess = max(excess, _grown(row.seen_slots + slots, row.expected_slots + active, row.run + 1) / row.scatter[1])
     seen = row.seen + counted(row, row.calls, expected, limits)
     expected += row.expected
     threshold = limits.threshold[row.flags & WORKLOAD]
-    if excess < limits.weak_share * threshold or seen < limits.ratio * expected + limits.least_calls:
+    # Two groups of calls more than usual are no rise, however great they are.
+    least = max(limits.least_calls, _GROUPS * row.at_once)
+    if excess < limits.weak_share * threshold or seen < limits.ratio * expected + least:
         return 0, 0.0, 0.0, 0.0
     if excess >= threshold:
         return HOURS, seen, expected, excess

@@ -54,6 +54,8 @@ _LEAST_SLOTS = 0.03
 _LEAST_EXPECTED = 0.02
 """What is expected at the least: slots an hour, and calls in units of their scatter."""
 _COHORT_RATE = 0.002
+_UNEVEN = 1.5
+"""Groups of calls are not all of one size: by so much more than their mean size do counts scatter at the least."""
 
 
 class Limits(NamedTuple):
@@ -133,18 +135,24 @@ def _usual(row: Row, hour: int, mean: float) -> float:
 
 
 @compiled
+def scatter_of(row: Row) -> float:
+    """How much more than those of a Poisson process the counts of calls scatter."""
+    return float(max(row.scatter[0], _UNEVEN * row.at_once))
+
+
+@compiled
 def evidence(row: Row, hour: int, calls: float, slots: int, limits: Limits) -> tuple[float, float, float, float]:
     """What an hour adds to the two sums, and the calls and slots that were to be expected, with what is uncertain."""
     mean = _mean(row)
-    usual = _usual(row, hour, mean)
-    apart = np.sqrt(usual * row.scatter[0] / (_known(row) / 3.0 + _PRIOR_HOURS))
+    usual, scatter = _usual(row, hour, mean), scatter_of(row)
+    apart = np.sqrt(usual * scatter / (_known(row) / 3.0 + _PRIOR_HOURS))
     lift = 1.0 + row.lift / ONE
     if row.days >= _WORKWEEK:
         # A busy day of somebody whose days differ is busy in all its hours.
         lift *= np.exp(min(row.noise / ONE, 1.0))
-    expected = max((usual + apart) * lift, _LEAST_EXPECTED * row.scatter[0])
+    expected = max((usual + apart) * lift, _LEAST_EXPECTED * scatter)
     more = limits.growth - 1.0
-    by_calls = (calls * np.log(limits.growth) - expected * more) / row.scatter[0]
+    by_calls = (calls * np.log(limits.growth) - expected * more) / scatter
     active = max((usual + 0.5 * apart) * lift / row.at_once, _LEAST_SLOTS) / SLOTS
     idle, idle_grown = np.exp(-active), np.exp(-active * limits.growth)
     weight = np.log((1.0 - idle_grown) / (1.0 - idle))
@@ -155,7 +163,7 @@ def evidence(row: Row, hour: int, calls: float, slots: int, limits: Limits) -> t
 @compiled
 def counted(row: Row, calls: float, expected: float, limits: Limits) -> float:
     """What of an hour's calls counts: one burst is no rise, however great."""
-    return float(min(calls, limits.growth * expected + limits.hour_most * row.scatter[0]))
+    return float(min(calls, limits.growth * expected + limits.hour_most * scatter_of(row)))
 
 
 @compiled

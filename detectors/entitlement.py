@@ -162,20 +162,23 @@ class Entitlement(Detector):
         """Asks the directory about the calls that have no answer yet, once for all that are alike."""
         unknown = np.flatnonzero(verdict == _UNKNOWN)
         _, first, alike = np.unique(_questions(calls, unknown), return_index=True, return_inverse=True)
-        said = [self._answer(view, calls, answers, at) for at in unknown[first].tolist()]
-        verdict[unknown] = np.array(said, np.int8)[alike]
+        places = unknown[first]
+        rows, entries = view.row[places], [self._entry(view.batch.events[at]) for at in places.tolist()]
+        answers["ends"][rows] = [_ends(entry) for entry in entries]
+        free = np.array([entry is None or (entry.models is None and entry.routes is None) for entry in entries])
+        answers["asked"][rows[free], 0] = _EVERYTHING
+        said = np.full(len(places), _GRANTED, np.int8)
+        for k in np.flatnonzero(~free).tolist():
+            said[k] = self._answer(view, calls, answers, int(places[k]))
+        verdict[unknown] = said[alike]
         ends = answers["ends"][view.row[unknown]].astype(np.int64)
         verdict[unknown[(ends > 0) & (calls.time[unknown] // 1000 >= ends)]] = _EXPIRED
 
     def _answer(self, view: View, calls: _Calls, answers: State, at: int) -> int:
-        """What the directory says of one call; notes it."""
+        """What the directory says of one call by an identity of which not all is granted; notes it."""
         event, held = view.batch.events[at], answers[view.row[at]]
         entry = self._entry(event)
-        held["ends"] = 0 if entry is None or entry.expires is None else max(1, seconds_of(to_millis(entry.expires)))
-        if entry is None or (entry.models is None and entry.routes is None):
-            held["asked"][0] = _EVERYTHING
-            return _GRANTED
-        granted = _lacks(entry, event) is None
+        granted = entry is None or _lacks(entry, event) is None
         held["asked"][1:] = held["asked"][:-1].copy()
         held["asked"][0] = _hash(calls.model[at], calls.route[at]) | np.uint32(0 if granted else 1)
         return _GRANTED if granted else _UNGRANTED
@@ -233,6 +236,11 @@ class Entitlement(Detector):
         if len(self._users) > _USES:
             del self._users[next(iter(self._users))]
         return sum(now - when <= _DAY for when in users.values())
+
+
+def _ends(entry: Entry | None) -> int:
+    """When the identity's time is over, in whole seconds; 0: never."""
+    return 0 if entry is None or entry.expires is None else max(1, seconds_of(to_millis(entry.expires)))
 
 
 def _lacks(entry: Entry, event: UsageEvent) -> str | None:

@@ -8,22 +8,30 @@ from msgspec import Struct
 from detectors import others
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
-from detectors.others import listen, silence, speak
-from detectors.view import Detector, Raised, View, amount, digest, short
-from schemas.batch import Batch, Flags, Floats, Hashes, Ints
+from detectors.others import Listener, listen, speak
+from detectors.ticks import WRAP
+from detectors.view import Raised, View, amount, digest, short
+from schemas.batch import Batch, Codes, Flags, Floats, Hashes, Ints
 from schemas.bounds import Count, NotNegative, Positive, Share, Some
 from schemas.finding import Kind
 
 _ROW = np.dtype([
-    *others.FIELDS, ("pad", "u1"), ("since", "u4"), ("told", "u4"),
+    *others.FIELDS, ("grave", "u1"), ("since", "u4"), ("told", "u4"),
     # Evidence against the past; the past's share of uncounted calls, over how many; and the run of calls that tells.
-    ("evidence", "f4"), ("share", "f4"), ("seconds", "f8"), ("calls", "u2"), ("run", "u2"), ("cut", "f4"),
+    ("evidence", "f4"), ("share", "f4"), ("seconds", "f4"), ("squares", "f4"), ("calls", "u2"), ("run", "u2"),
+    ("cut", "f4"),
 ], align=True)  # fmt: skip
-_WRAP = 1 << 32
+"""`seconds` and `squares` are sums over the uncounted calls of the run: how long they took, and how alike that was."""
 _MOST = 60_000
 _PRIOR = 20.0
 """Calls that an identity without a past counts as having made."""
+_SLOWLY = 10.0
+"""Times as many calls make the past while there is evidence against them: only what lasts is learnt."""
+_OVER = 1800
+"""Seconds without a word of it: what comes then is another story."""
+_HIGH, _SURE = 1, 2
 _CUT = 499
+_EMBEDS = "embed"
 
 
 class _Calls(NamedTuple):
@@ -40,10 +48,11 @@ class _Calls(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """What the kernel tells: where, (calls, of these uncounted ones, their seconds, the usual share, since which
-    offset), and the identity's state then."""
+    """What the kernel tells: where, how grave it is (0, _HIGH, _SURE), (calls, of these uncounted ones, their seconds,
+    the usual share, since which offset), and the identity's state then."""
 
     at: Ints
+    grave: Codes
     value: Floats
     state: State
 
@@ -54,6 +63,9 @@ class _Limits(NamedTuple):
     evidence: float
     calls: float
     cut: float
+    grave: float
+    sure: float
+    timeout: float
     warm_calls: float
     others: float
     again: float
@@ -67,6 +79,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     evidence: Positive
     calls: Some
     cut_calls: Some
+    high_ratio: Positive
+    sure_ratio: Positive
+    timeout: NotNegative
     brief_seconds: Positive
     warm_up_calls: Count
     others: Some
@@ -77,16 +92,19 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         """Checks what must be in order."""
         if self.usual_share >= self.burst_share:
             raise ValueError("`usual_share` must be less than `burst_share`")
+        if self.sure_ratio < self.high_ratio:
+            raise ValueError("what throttles must not be less than what is graver: `sure_ratio`")
 
 
-class Evasion(Detector):
+class Evasion(Listener):
     """Streams that are cut early, and served calls whose usage never comes, far above the identity's own past.
 
     What it detects:
         A call is *uncounted* if it was served, or cut off by its caller (status 499), and its usage is unknown; or if
         a stream reports no output at all. Brief ones weigh less: little was made. Each call is weighed against the
         identity's past share, and that of the others at the same gateway and route (a CUSUM of log-likelihood ratios);
-        `cut_calls` among at least `calls` tell.
+        `cut_calls` among at least `calls` tell. `high_ratio` times the evidence and the calls are graver, and
+        `sure_ratio` times are enough to throttle alone; unless all were cut after the same time, by a client's timeout.
 
     Why it matters:
         Gateways count usage when a stream ends. Who hangs up before pays nothing, and no budget sees it.
@@ -101,29 +119,20 @@ class Evasion(Detector):
 
     name = "evasion"
     kind: Kind = "evasion"
-    version = 1
+    version = 2
 
     def __init__(self, config: Config) -> None:
+        super().__init__()
         self._config = config
         self.rows = Rows(_ROW)
-        self._voices = silence()
 
     @property
     def components(self) -> dict[str, Rows]:
         """One row per identity."""
         return {"rows": self.rows}
 
-    def save_shared(self) -> bytes:
-        """What the partition's identities say of their gateways' routes."""
-        return self._voices.tobytes()
-
-    def restore_shared(self, saved: bytes) -> None:
-        """Takes what `save_shared` gave."""
-        if len(saved) == self._voices.nbytes:
-            self._voices = np.frombuffer(saved, self._voices.dtype).copy()
-
     def judge(self, view: View) -> list[Raised]:
-        """One finding when it is told, then one each `repeat_finding_seconds` while it goes on."""
+        """One finding when it is told, one if it gets graver, then one each `repeat_finding_seconds` meanwhile."""
         batch, c, n = view.batch, self._config, len(view.batch)
         weight, latency = _uncounted(batch, c.brief_seconds)
         calls = _Calls(
@@ -132,11 +141,11 @@ class Evasion(Detector):
             batch.source ^ (batch.route * np.uint64(3)) ^ (batch.provider * np.uint64(5)), weight, latency,
         )  # fmt: skip
         limits = _Limits(
-            c.usual_share, c.burst_share, c.evidence, float(c.calls), float(c.cut_calls), float(c.warm_up_calls),
-            float(c.others), c.repeat_finding_seconds * 1000,
+            c.usual_share, c.burst_share, c.evidence, float(c.calls), float(c.cut_calls), c.high_ratio,
+            c.sure_ratio, c.timeout, float(c.warm_up_calls), float(c.others), c.repeat_finding_seconds * 1000,
         )  # fmt: skip
-        told = _Told(np.empty(n, np.int64), np.empty((n, 5)), np.empty(n, _ROW))
-        count = _judge(self.rows.reach(view.identities), self._voices, calls, limits, told)
+        told = _Told(np.empty(n, np.int64), np.empty(n, np.int8), np.empty((n, 5)), np.empty(n, _ROW))
+        count = _judge(self.rows.reach(view.identities), self.voices, calls, limits, told)
         return [self._raised(view, told, k) for k in range(count)]
 
     def _raised(self, view: View, told: _Told, k: int) -> Raised:
@@ -149,7 +158,7 @@ class Evasion(Detector):
             closing=-1,
             row=int(view.row[at]),
             since=int(since),
-            severity="medium",
+            severity="high" if told.grave[k] else "medium",
             score=round(min(1.0, cut / max(calls, 1.0)), 4),
             window=f"{calls:.0f} calls",
             observed=round(cut, 3),
@@ -159,6 +168,7 @@ class Evasion(Detector):
                 f"{100 * usual:.0f} % are usual; their {amount(seconds)} s may hide about {amount(tokens)} tokens"
             ),
             digest=digest(told.state[k : k + 1]),
+            extreme=bool(told.grave[k] == _SURE),
             usd_per_minute=round(float(view.velocities.minute[at, 2]), 6),
             shared=f"usage:{short(event.provider)} {short(event.route)}",
             details={"estimated_tokens": tokens, "uncounted_seconds": round(seconds, 3)},
@@ -171,8 +181,8 @@ def _uncounted(batch: Batch, brief: float) -> tuple[Floats, Floats]:
     empty = (batch.output == 0) & ~batch.failed
     for at in np.flatnonzero(batch.unmetered | (batch.status == _CUT) | empty).tolist():
         event = batch.events[at].data
-        # An answer without output is usual for what does not stream: embeddings.
-        if empty[at] and not event.streaming:
+        # An answer without output is usual for what does not stream, and for embeddings.
+        if empty[at] and (not event.streaming or _EMBEDS in f"{event.route} {event.model}".lower()):
             continue
         if event.latency_ms is None:
             weight[at] = 1.0
@@ -183,6 +193,17 @@ def _uncounted(batch: Batch, brief: float) -> tuple[Floats, Floats]:
 
 
 @compiled
+def _forget_run(row: Row) -> None:
+    row.evidence = 0.0
+    row.run = 0
+    row.cut = 0.0
+    row.seconds = 0.0
+    row.squares = 0.0
+    row.grave = 0
+    row.told = 0
+
+
+@compiled
 def _weigh(row: Row, weight: float, seconds: float, usual: float, limits: _Limits) -> None:
     """Weighs a call against what is usual, then adds it to the past."""
     burst = max(limits.burst_share, min(2.5 * usual, 0.95))
@@ -190,15 +211,24 @@ def _weigh(row: Row, weight: float, seconds: float, usual: float, limits: _Limit
         row.evidence += weight * np.log(burst / usual)
         row.cut += weight
         row.seconds += seconds
+        row.squares += seconds * seconds
     else:
         row.evidence = max(row.evidence + np.log((1 - burst) / (1 - usual)), 0.0)
     row.run = min(row.run + 1, _MOST)
     if row.evidence == 0.0:
-        row.run = 0
-        row.cut = 0.0
-        row.seconds = 0.0
-    row.share += ((1.0 if weight > 0 else 0.0) - row.share) / (_PRIOR + min(row.calls, 500))
+        _forget_run(row)
+    slowly = _SLOWLY if row.evidence >= limits.evidence else 1.0
+    row.share += ((1.0 if weight > 0 else 0.0) - row.share) / (slowly * (_PRIOR + min(row.calls, 500)))
     row.calls = min(row.calls + 1, _MOST)
+
+
+@compiled
+def _same_time(row: Row, timeout: float) -> bool:
+    """Whether the calls of the run were cut after times that are alike."""
+    if row.seconds == 0:
+        return False
+    # The mean square over the squared mean is 1 where all are the same.
+    return bool(row.squares * row.cut < (1 + timeout * timeout) * row.seconds * row.seconds)
 
 
 @compiled
@@ -218,8 +248,10 @@ def _judge(rows: State, voices: State, calls: _Calls, limits: _Limits, told: _To
             row.share -= row.share / (_PRIOR + min(row.calls, 500))
             row.calls = min(row.calls + 1, _MOST)
             continue
+        if row.told > 0 and np.int64(t // 1000 % WRAP) - np.int64(row.told) > _OVER:
+            _forget_run(row)
         if row.evidence == 0:
-            row.since = calls.offset[i] % _WRAP
+            row.since = calls.offset[i] % WRAP
         _, said_ill, said_well = listen(voices, row, calls.matter[i], 0)
         everywhere = said_ill / (said_ill + said_well) if said_ill + said_well >= limits.others else 0.0
         usual = min(max(row.share, everywhere, limits.share), 0.9)
@@ -231,16 +263,20 @@ def _judge(rows: State, voices: State, calls: _Calls, limits: _Limits, told: _To
             continue
         if row.run < limits.calls or row.cut < limits.cut:
             continue
-        tick = t // 1000 % _WRAP
-        if row.told > 0 and np.int64(tick) - np.int64(row.told) < limits.again / 1000:
+        tick = t // 1000 % WRAP
+        ratio = 0.0 if _same_time(row, limits.timeout) else min(row.evidence / limits.evidence, row.cut / limits.cut)
+        grave = _SURE if ratio >= limits.sure else _HIGH if ratio >= limits.grave else 0
+        if row.told > 0 and grave <= row.grave and np.int64(tick) - np.int64(row.told) < limits.again / 1000:
             continue
         row.told = tick
+        row.grave = max(grave, row.grave)
         told.at[count] = i
+        told.grave[count] = grave
         told.value[count, 0] = row.run
         told.value[count, 1] = row.cut
         told.value[count, 2] = row.seconds
         told.value[count, 3] = usual
-        told.value[count, 4] = calls.offset[i] - (calls.offset[i] - row.since) % _WRAP
+        told.value[count, 4] = calls.offset[i] - (calls.offset[i] - row.since) % WRAP
         told.state[count] = row
         count += 1
     return count

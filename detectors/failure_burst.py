@@ -5,15 +5,15 @@ from msgspec import Struct
 from xxhash import xxh3_64_intdigest
 
 from detectors import failure_burst_kernel as kernel
-from detectors.failure_burst_kernel import OWN, PROBING, STORM, Calls, Limits, Told
+from detectors.failure_burst_kernel import HAMMERING, OWN, PROBING, STORM, Calls, Limits, Told
 from detectors.identities import Rows
-from detectors.others import silence
-from detectors.view import Detector, Raised, View, amount, digest, short
+from detectors.others import Listener
+from detectors.view import Raised, View, amount, digest, short
 from schemas.batch import Batch, Codes, Hashes, Ints
 from schemas.bounds import NotNegative, Positive, Share, Some
 from schemas.finding import Kind
 
-_PATTERN = {STORM: "retry storm", PROBING: "probing", OWN: "own failures"}
+_PATTERN = {STORM: "retry storm", PROBING: "probing", OWN: "own failures", HAMMERING: "hammering"}
 _CUT, _TIMEOUT, _TOO_MANY, _SERVER = 499, 408, 429, 500
 _REFUSALS = (400, 403, 404, 422)
 """What a caller gets who asks for a model that is not there, or not his."""
@@ -24,6 +24,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     attempts: Some
     attempt_gap_seconds: Positive
+    retries: Some
     unnamed_factor: Positive
     shared_factor: Positive
     probed_models: Some
@@ -48,12 +49,14 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("`usual_share` must be less than `burst_share`")
 
 
-class FailureBurst(Detector):
+class FailureBurst(Listener):
     """Failing retries without back-off, models that are tried one after the other in vain, and own failures.
 
     What it detects:
         *Retry storm*: `attempts` failures in a row of one operation (prompt and session), the mean gap at most
-        `attempt_gap_seconds`. *Probing*: `probed_quickly` different models within `quick_seconds`, or `probed_models`
+        `attempt_gap_seconds`. *Hammering*: `retries` failing ones of whichever operations, as close together, beyond
+        two for each operation; after half a minute it is throttled, unless others tell of an outage by then.
+        *Probing*: `probed_quickly` different models within `quick_seconds`, or `probed_models`
         within `window_seconds`, refused with 400, 403, 404 or 422, each first attempt another one, and none of them
         answered. *Own failures*: a share of failed operations far above the identity's own past.
 
@@ -71,26 +74,17 @@ class FailureBurst(Detector):
 
     name = "failure_burst"
     kind: Kind = "failure_burst"
-    version = 1
+    version = 2
 
     def __init__(self, config: Config) -> None:
+        super().__init__()
         self._config = config
         self.rows = Rows(kernel.ROW)
-        self._voices = silence()
 
     @property
     def components(self) -> dict[str, Rows]:
         """One row per identity."""
         return {"rows": self.rows}
-
-    def save_shared(self) -> bytes:
-        """What the partition's identities say of their providers."""
-        return self._voices.tobytes()
-
-    def restore_shared(self, saved: bytes) -> None:
-        """Takes what `save_shared` gave."""
-        if len(saved) == self._voices.nbytes:
-            self._voices = np.frombuffer(saved, self._voices.dtype).copy()
 
     def judge(self, view: View) -> list[Raised]:
         """One finding when a burst is told, one if it gets graver, then one a minute."""
@@ -109,7 +103,7 @@ class FailureBurst(Detector):
             np.empty(n, np.int64), np.empty(n, np.int8), np.empty(n, np.bool_), np.empty(n, np.bool_),
             np.empty((n, 4)), np.empty(n, kernel.ROW),
         )  # fmt: skip
-        count = kernel.judge(self.rows.reach(view.identities), self._voices, calls, limits, told)
+        count = kernel.judge(self.rows.reach(view.identities), self.voices, calls, limits, told)
         return [self._raised(view, told, k) for k in range(count)]
 
     def _raised(self, view: View, told: Told, k: int) -> Raised:
@@ -121,6 +115,12 @@ class FailureBurst(Detector):
             tool = f", session {short(event.session_id)}" if event.session_id else ""
             what = f"{observed:.0f} failing attempts at one operation, every {amount(row['gap'] * 0.016)} s"
             reason = f"{what} without back-off ({short(event.model)} at {provider}, {error}{tool})"
+        elif how == HAMMERING:
+            reason = (
+                f"{observed:.0f} failing retries beyond two for each operation, none later than "
+                f"{self._config.attempt_gap_seconds:g} s after the failure before it ({short(event.model)} at "
+                f"{provider}, {error})"
+            )
         elif how == PROBING:
             reason = (
                 f"{observed:.0f} or more different models tried in vain within {amount(max(seconds, 1.0))} s, "
@@ -140,7 +140,7 @@ class FailureBurst(Detector):
             since=int(since),
             # A storm is throttled: it costs little. Who probes is a thief.
             severity="high" if how == PROBING else "medium",
-            score=round(min(1.0, observed / (4 * max(usual, 1.0)) if how == STORM else 0.5 + 0.05 * observed), 4),
+            score=round(min(1.0, observed / (4 * usual) if how in (STORM, HAMMERING) else 0.5 + 0.05 * observed), 4),
             window=f"{self._config.window_seconds:g}s",
             observed=round(observed, 3),
             baseline=round(usual, 6),
@@ -157,7 +157,8 @@ class FailureBurst(Detector):
 
 def _limits(c: Config) -> Limits:
     return Limits(
-        float(c.attempts), c.attempt_gap_seconds * 1000, c.unnamed_factor, c.shared_factor, float(c.probed_quickly),
+        float(c.attempts), c.attempt_gap_seconds * 1000, float(c.retries), c.unnamed_factor, c.shared_factor,
+        float(c.probed_quickly),
         c.quick_seconds * 1000, float(c.probed_models), float(c.probed_pairs), c.window_seconds * 1000, c.usual_share,
         c.burst_share, c.evidence, float(c.failures), c.theirs_factor, float(c.outage_identities), c.outage_share,
         c.repeat_finding_seconds * 1000,

@@ -7,26 +7,31 @@ import numpy as np
 from detectors import others
 from detectors.compiled import Row, State, compiled
 from detectors.others import listen, speak
+from detectors.ticks import TICK, WRAP, ticks_since
 from schemas.batch import Codes, Flags, Floats, Hashes, Ints
 
-_PROBES = 8
+_PROBES, _FAILING = 8, 8
 ROW = np.dtype([
     *others.FIELDS, ("told_by", "u1"),
     ("since", "u4"), ("told", "u4"), ("last", "u4"),
     # Its own failures: evidence against its past, its past share, over how many calls, and how many failed lately.
     ("evidence", "f4"), ("share", "f4"), ("calls", "u2"), ("failures", "u2"),
-    # The operation that fails most lately: how often, when last, and the mean gap.
-    ("operation", "u2"), ("session", "u2"), ("at", "u4"), ("attempts", "u2"), ("gap", "u2"),
+    # The operation that fails most lately: how often, when last, and the mean gap; and the retries of all operations.
+    ("operation", "u2"), ("session", "u2"), ("at", "u4"), ("attempts", "u1"), ("retries", "u1"), ("gap", "u2"),
     # Models that were tried in vain: the high ten bits are the model's, the low six the route's.
-    ("began", "u4"), ("probes", "u2", (_PROBES,)),
+    ("began", "u4"), ("probes", "u2", (_PROBES,)), ("failing", "u1", (_FAILING,)),
 ], align=True)  # fmt: skip
-"""Moments are ticks of 16 ms that wrap after two years, offsets wrap at 32 bits."""
+"""Moments are ticks of 16 ms that wrap after two years, offsets wrap at 32 bits. `retries` are those beyond two for
+each operation, and `failing` has tags of the operations that failed last, the latest first."""
 
-TICK = 16
-STORM, PROBING, OWN = 1, 2, 3
+STORM, PROBING, OWN, HAMMERING = 1, 2, 3, 4
 LIMITED, BROKEN, REFUSED = 0, 1, 2
-_WRAP = 1 << 32
 _MOST = 60_000
+_MOST_ATTEMPTS = 255
+_SIDE_BY_SIDE = 48
+"""Milliseconds. What fails in the same moment was sent side by side: it is no answer to a failure."""
+_EXCUSED = 2
+"""Retries of an operation that any client makes."""
 _PRIOR = 20.0
 """Calls that an identity without a past counts as having made."""
 
@@ -69,6 +74,7 @@ class Limits(NamedTuple):
 
     attempts: float
     gap: float
+    retries: float
     unnamed_factor: float
     shared_factor: float
     quick_models: float
@@ -87,14 +93,6 @@ class Limits(NamedTuple):
 
 
 @compiled
-def _since(earlier: int, now: int) -> int:
-    """Ticks from `earlier` to `now`, both wrapped; negative where `now` is before it."""
-    # As signed numbers: unsigned ones would become floats.
-    ticks = int((np.int64(now) - np.int64(earlier)) % _WRAP)
-    return ticks - _WRAP if ticks >= _WRAP // 2 else ticks
-
-
-@compiled
 def _operation(calls: Calls, i: int) -> int:
     """What a failing call tries to do, 0 where nothing tells."""
     key = calls.fingerprint[i] if calls.fingerprint[i] != 0 else calls.operation[i]
@@ -107,7 +105,7 @@ def _operation(calls: Calls, i: int) -> int:
 def _attempt(row: Row, operation: int, session: int, tick: int, most_gap: float) -> bool:
     """Counts a failure of an operation; returns whether it is the one that fails most. Others of the identity that
     fail meanwhile take it back one by one."""
-    gap = max(_since(row.at, tick), 0)
+    gap = max(ticks_since(row.at, tick), 0)
     if gap * TICK > 4 * most_gap:
         row.attempts = 0
     if row.operation != operation and row.attempts > 1:
@@ -122,13 +120,45 @@ def _attempt(row: Row, operation: int, session: int, tick: int, most_gap: float)
         return True
     if row.session != session:
         row.session = 0
-    # What fails in the same moment was sent side by side: it is no answer to a failure.
-    if gap * TICK < 48:
+    if gap * TICK < _SIDE_BY_SIDE:
         return True
     row.gap = gap if row.attempts == 1 else round(row.gap + (gap - row.gap) / 4)
-    row.attempts = min(row.attempts + 1, _MOST)
+    row.attempts = min(row.attempts + 1, _MOST_ATTEMPTS)
     row.at = tick
     return True
+
+
+@compiled
+def _tag(calls: Calls, i: int) -> int:
+    """A tag of what a call tries to do, whoever else is at it meanwhile; 0 where nothing tells."""
+    key = calls.fingerprint[i] if calls.fingerprint[i] != 0 else calls.operation[i]
+    # A popular prompt may fail in many sessions at once.
+    return 0 if key == 0 else max(int((key ^ calls.session[i]) & np.uint64(255)), 1)
+
+
+@compiled
+def _failed_lately(row: Row, tag: int) -> bool:
+    for k in range(_FAILING):
+        if row.failing[k] == tag:
+            return tag != 0
+    return False
+
+
+@compiled
+def _hammer(row: Row, tag: int, retry: bool, tick: int, most_gap: float) -> None:
+    """Counts a failing retry that did not back off, of whichever operation. An operation that fails for the first time
+    takes back what it excuses, a pause one for every two `most_gap` (ms)."""
+    gap = max(ticks_since(row.last, tick), 0) * TICK
+    row.retries -= min(int(gap / (2 * most_gap)), row.retries)
+    again = _failed_lately(row, tag)
+    if tag != 0 and not again:
+        for k in range(_FAILING - 1, 0, -1):
+            row.failing[k] = row.failing[k - 1]
+        row.failing[0] = tag
+    if not (again or retry):
+        row.retries = max(np.int64(row.retries) - _EXCUSED, 0)
+    elif gap <= most_gap and (retry or gap >= _SIDE_BY_SIDE):
+        row.retries = min(row.retries + 1, _MOST_ATTEMPTS)
 
 
 @compiled
@@ -140,7 +170,7 @@ def _pair(calls: Calls, i: int) -> int:
 @compiled
 def _probe(row: Row, pair: int, tick: int, window: float) -> tuple[int, int]:
     """Notes a model that was tried in vain; returns how many models and how many pairs there are."""
-    if _since(row.began, tick) * TICK > window or row.probes[0] == 0:
+    if ticks_since(row.began, tick) * TICK > window or row.probes[0] == 0:
         row.probes[:] = 0
         row.began = tick
     models, pairs, known = 0, 0, False
@@ -199,7 +229,7 @@ def judge(rows: State, voices: State, calls: Calls, limits: Limits, told: Told) 
             continue
         row = rows[calls.row[i]]
         t, ill = calls.time[i], calls.ill[i]
-        tick = (t // TICK) % _WRAP
+        tick = (t // TICK) % WRAP
         speak(voices, row, calls.provider[i], t, ill)
         if ill < 0:
             if row.probes[0] != 0:
@@ -207,16 +237,19 @@ def judge(rows: State, voices: State, calls: Calls, limits: Limits, told: Told) 
             if row.attempts > 0 and calls.fingerprint[i] != 0 and row.operation == _operation(calls, i):
                 row.attempts = 0
             if not calls.retry[i]:
+                if row.retries > 0 and not _failed_lately(row, _tag(calls, i)):
+                    row.retries -= 1
                 _learn(row, False, limits)
             continue
-        if _since(row.last, tick) * TICK > limits.window or row.last == 0:
+        if ticks_since(row.last, tick) * TICK > limits.window or row.last == 0:
             # A new bout of failures.
-            row.since = calls.offset[i] % _WRAP
+            row.since = calls.offset[i] % WRAP
             row.told_by = 0
             row.told = 0
             row.failures = 0
             row.evidence = 0.0
-        row.last = tick
+            row.retries = 0
+            row.failing[:] = 0
         others_fail, said_ill, said_well = listen(voices, row, calls.provider[i], ill)
         shared = others_fail >= limits.outage_identities and said_ill >= limits.outage_share * (said_ill + said_well)
         how, observed, usual, seconds, blocks = 0, 0.0, 0.0, 0.0, False
@@ -226,6 +259,9 @@ def judge(rows: State, voices: State, calls: Calls, limits: Limits, told: Told) 
         chained = chained and ((session != 0 and session == row.session) or calls.operation[i] != 0)
         known = operation != 0 or calls.retry[i]
         fails_most = known and _attempt(row, operation, session, tick, limits.gap)
+        if ill != REFUSED:
+            _hammer(row, _tag(calls, i), calls.retry[i], tick, limits.gap)
+        row.last = tick
         if fails_most and row.attempts > 2 and row.gap * TICK <= limits.gap:
             # An attempt that the gateway counted tells of those before we looked.
             climbing = calls.attempt[i] >= limits.attempts / 2
@@ -236,10 +272,14 @@ def judge(rows: State, voices: State, calls: Calls, limits: Limits, told: Told) 
             if attempts >= limits.attempts * factor:
                 how, observed, usual, blocks = STORM, attempts, limits.attempts, not shared
                 seconds = row.gap * TICK / 1000.0 * row.attempts
+        if how == 0 and ill != REFUSED and row.retries >= limits.retries * (limits.shared_factor if shared else 1.0):
+            # Whoever is the first to meet with an outage must wait until others can tell of it.
+            waited = row.told != 0 and ticks_since(row.told, tick) * TICK >= others.SLOT
+            how, observed, usual, blocks = HAMMERING, float(row.retries), limits.retries, waited and not shared
         # A router that falls back from model to model tries one operation, and says so.
         if how == 0 and not shared and calls.probe[i] and not calls.retry[i] and not chained:
             models, pairs = _probe(row, _pair(calls, i), tick, limits.window)
-            took = max(_since(row.began, tick), 0) * TICK
+            took = max(ticks_since(row.began, tick), 0) * TICK
             quick = took <= limits.quick and (models >= limits.quick_models or pairs >= limits.pairs)
             if quick or models >= limits.models:
                 how, observed, usual, blocks, seconds = PROBING, float(max(models, 1)), 0.0, True, took / 1000.0
@@ -251,7 +291,7 @@ def judge(rows: State, voices: State, calls: Calls, limits: Limits, told: Told) 
             if how == 0 and row.evidence >= limits.evidence * factor and row.failures >= limits.failures * factor:
                 how, observed, usual = OWN, float(row.failures), before
         level = 2 if blocks else 1
-        if how == 0 or (level <= row.told_by and _since(row.told, tick) * TICK < limits.again):
+        if how == 0 or (level <= row.told_by and ticks_since(row.told, tick) * TICK < limits.again):
             continue
         row.told = tick
         row.told_by = max(level, row.told_by)
@@ -261,7 +301,7 @@ def judge(rows: State, voices: State, calls: Calls, limits: Limits, told: Told) 
         told.shared[count] = shared
         told.value[count, 0] = observed
         told.value[count, 1] = usual
-        told.value[count, 2] = calls.offset[i] - (calls.offset[i] - row.since) % _WRAP
+        told.value[count, 2] = calls.offset[i] - (calls.offset[i] - row.since) % WRAP
         told.value[count, 3] = seconds
         told.state[count] = row
         count += 1

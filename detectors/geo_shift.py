@@ -4,6 +4,7 @@ import numpy as np
 from msgspec import Struct
 
 from detectors.geo_shift_kernel import (
+    BUSY,
     NEW_CLIENT,
     NEW_COUNTRY,
     NEW_NETWORK,
@@ -22,9 +23,9 @@ from detectors.view import Detector, Raised, View, amount, digest, short
 from schemas.bounds import NotNegative, Positive, Share, Some
 from schemas.finding import Kind, Severity
 
-_SEVERITY: dict[int, Severity] = {WEAK: "low", PLACE: "medium", TRAVEL: "high"}
-_SCORE = {WEAK: 0.3, PLACE: 0.6, TRAVEL: 1.0}
-_PATTERN = {WEAK: "weak", PLACE: "place", TRAVEL: "travel"}
+_SEVERITY: dict[int, Severity] = {WEAK: "low", PLACE: "medium", BUSY: "high", TRAVEL: "high"}
+_SCORE = {WEAK: 0.3, PLACE: 0.6, BUSY: 0.8, TRAVEL: 1.0}
+_PATTERN = {WEAK: "weak", PLACE: "place", BUSY: "busy", TRAVEL: "travel"}
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +42,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     accuracy_factor: NotNegative
     alternations: Some
     trusted_after_hours: NotNegative
+    least_visits: Positive
+    client_chance: Share
+    busy_calls: Some
 
     def __post_init__(self) -> None:
         """Checks what must be in order."""
@@ -54,14 +58,16 @@ class GeoShift(Detector):
     What it detects:
         A *place* is a country and a network (AS number). Up to five are learnt per identity. A place that is new is
         judged by how likely an honest call from there is: the identity's places so far over its visits (calls well
-        apart in time), times the share of the partition's identities in that country. Below `least_chance` a place
-        whose country and network are both new alerts, with `calls_to_tell` calls from it. If one of the two is known,
+        apart in time), times the share of the partition's identities in that country. Below `least_chance`, and after
+        `least_visits`, a place whose country and network are both new, or whose network and client, alerts, with
+        `calls_to_tell` calls from it; `busy_calls` within an hour, with a new client, are graver. If only one is new,
         or the identity has little of a history, it is weak evidence, which counts only together with other families.
         Where two others of the tenant are regularly is no new place. A place is known after `trusted_after_hours`;
         until then it vouches for nothing, but that its country is new is told once.
 
         *Impossible travel*: calls that go back and forth, `alternations` times, between a known and the new place
-        faster than `travel_kmh`, over at least `travel_km` after `accuracy_factor` times both accuracy radii.
+        faster than `travel_kmh`, over at least `travel_km` after `accuracy_factor` times both accuracy radii. It is
+        told again while it goes on.
 
     Why it matters:
         A leaked key is used within minutes, from the thief's network. For machines the network tells first.
@@ -75,7 +81,7 @@ class GeoShift(Detector):
 
     name = "geo_shift"
     kind: Kind = "geo_shift"
-    version = 2
+    version = 3
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -88,7 +94,7 @@ class GeoShift(Detector):
         return {"places": self.rows}
 
     def judge(self, view: View) -> list[Raised]:
-        """One finding when a place is told, one when it gets graver: when travel proves impossible."""
+        """One finding when a place is told, one when travel proves impossible, then one in five minutes of it."""
         batch, c, n, known = view.batch, self._config, len(view.batch), self._known
         calls = Calls(
             view.row, view.tenant_key[view.tenant[view.row]], batch.identity, view.ticked.time,
@@ -98,7 +104,8 @@ class GeoShift(Detector):
         limits = Limits(
             float(c.calls_to_tell), c.visit_minutes * 60, c.common_share, c.least_chance, c.weak_chance, c.travel_km,
             c.travel_kmh, c.default_accuracy_km, c.accuracy_factor, float(c.alternations),
-            c.trusted_after_hours * 3600,
+            c.trusted_after_hours * 3600, c.least_visits, c.client_chance,
+            float(c.busy_calls),
         )  # fmt: skip
         told = Told(np.empty(n, np.int64), np.empty(n, np.int8), np.empty(n, np.int64), np.empty(n, ROW))
         count = judge(self.rows.reach(view.identities), known.regular, known.countries, calls, limits, told)

@@ -8,6 +8,7 @@ from detectors.compiled import Row, State, compiled
 from detectors.places import (
     add_regular,
     apart,
+    count_bits,
     count_country,
     mixed,
     name_of,
@@ -32,7 +33,7 @@ ROW = np.dtype([
 places above suspicion, whose `level` is 0. `here` and `watched` are numbers of places plus one: where the last call
 came from, and the suspect place whose first call is at `offset`. `agents` has a bit per client. What most calls need
 comes first: memory is what a call costs."""
-WEAK, PLACE, TRAVEL = 1, 2, 3
+WEAK, PLACE, BUSY, TRAVEL = 1, 2, 3, 4
 """What is told, and how much a place is suspected: `level`, `told`, `told_by`."""
 NEW_COUNTRY, NEW_NETWORK, NEW_CLIENT = 1, 2, 4
 """Of `news`: what the identity had not seen before."""
@@ -44,6 +45,8 @@ _IN_FLIGHT = 30
 """Seconds in which calls under way may still come from both places though the identity has moved."""
 _TOO_SOON = 60
 """Seconds between findings of the same weight."""
+_AGAIN = 300
+"""Seconds after which travel that goes on is told again."""
 
 
 class Calls(NamedTuple):
@@ -89,6 +92,9 @@ class Limits(NamedTuple):
     factor: float
     alternations: float
     trusted: float
+    visits: float
+    client: float
+    busy: float
 
 
 @compiled
@@ -126,7 +132,13 @@ def _suspicion(
         if not others_are(regular, land, who, t):
             share = min(share, share_of(countries, calls.country[i]))
     chance = share * places / (row.visits + 1.0)
-    if new_country and new_network and not told and chance <= limits.least:
+    strange = new_country and new_network and not told
+    if new_network and news & NEW_CLIENT != 0:
+        # Who changes the network and the client at once is somebody else, wherever he is.
+        rare = count_bits(row.agents) / (row.visits + 1.0)
+        chance *= min(rare, 1.0)
+        strange = strange or rare <= limits.client
+    if strange and chance <= limits.least and row.visits >= limits.visits:
         return PLACE, news
     return (WEAK if chance <= limits.weak else 0), news
 
@@ -255,7 +267,8 @@ def judge(rows: State, regular: State, countries: State, calls: Calls, limits: L
         known = row.level[at] == 0
         if known and stayed >= _SETTLED and (row.regular[at] == 0 or t - row.seen[at] >= _SETTLED):
             _settle(row, at, calls, i, t, regular, countries)
-        if here >= 0 and here != at and known != (row.level[here] == 0) and _impossible(row, here, at, t, limits):
+        jumped = here >= 0 and here != at and known != (row.level[here] == 0) and _impossible(row, here, at, t, limits)
+        if jumped:
             suspect = here if known else at
             # Who is back after an hour has travelled, or its VPN is on again.
             if t - row.seen[suspect] > _APART:
@@ -269,14 +282,19 @@ def judge(rows: State, regular: State, countries: State, calls: Calls, limits: L
         if known:
             _learn(row, calls.agent[i], t, limits.visit)
             continue
-        how = 0
+        how, busy = 0, row.count[at] >= limits.busy
         if row.level[at] == PLACE and row.jumps[at] >= limits.alternations:
             how = TRAVEL
             # What travels like this is not trusted for staying.
             row.since[at] = t if row.told[at] == TRAVEL else row.since[at]
+        elif row.level[at] == PLACE and row.news[at] & NEW_CLIENT != 0 and busy and t - row.since[at] <= _SETTLED:
+            how = BUSY
         elif max(row.count[at], _calls_abroad(row, t, limits.visit) if row.level[at] == PLACE else 0) >= limits.enough:
             how = row.level[at]
-        if how <= row.told[at] or (how <= row.told_by and 0 <= t - row.told_at < _TOO_SOON):
+        goes_on = how == TRAVEL and jumped and t - row.told_at >= _AGAIN
+        if how <= row.told[at] and not goes_on:
+            continue
+        if how <= row.told_by and 0 <= t - row.told_at < _TOO_SOON:
             continue
         row.told[at] = how
         row.told_at = t

@@ -12,9 +12,10 @@ from detectors.loop_kernel import ALIKE, GROWTH, REPEATS, ROW, SPAWN, Calls, Lim
 from detectors.view import Detector, Raised, View, amount, digest, short
 from schemas.batch import Batch
 from schemas.bounds import NotNegative, Positive, Share, Some
-from schemas.finding import Kind
+from schemas.finding import Kind, Severity
 
 _PATTERN = {REPEATS: "repeats", ALIKE: "alike", GROWTH: "growth", SPAWN: "spawn"}
+_SEVERITY: tuple[Severity, ...] = ("low", "medium", "high")
 _PER_OCTAVE = 150
 
 
@@ -66,10 +67,12 @@ class Loop(Detector):
     What it detects:
         Per session, over the calls that were served. *Repeats*: prompts that are among the session's last eight, as a
         cycle of up to six or one alone, at a size within `size_tolerance` and in the same order. A new prompt takes
-        back three quarters of what was counted. *Alike*: an agent's calls, the same by tool and size, where prompts
-        have no fingerprint; or another each time, which is weak evidence. *Growth*: the input grows step after step by
-        the same amount (`growth_wobble` on average). *Spawn*: an agent's new sessions in an hour, far above those of
-        any hour before.
+        back three quarters of what was counted; where no session is named, two repeats: it may be another's. *Alike*:
+        an agent's calls, the same by tool and size, where prompts have no fingerprint; or another each time, which is
+        weak evidence. Where no session is named either, plenty of them are grave, and block with a second family.
+        *Growth*: the input grows step after step by the same amount (`growth_wobble` on average, half as much again in
+        a run twice as long); uneven steps and others' calls take it back. *Spawn*: an agent's new sessions in an hour,
+        far above those of any hour before.
 
         It takes more of them when the calls come irregularly, slowly, in parallel, of a batch workload, or name no
         session: the policy has a factor for each.
@@ -88,7 +91,7 @@ class Loop(Detector):
 
     name = "loop"
     kind: Kind = "loop"
-    version = 2
+    version = 3
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -112,7 +115,7 @@ class Loop(Detector):
             np.empty(n, np.int64),
             np.empty(n, np.int8),
             np.empty(n, np.bool_),
-            np.empty(n, np.bool_),
+            np.empty(n, np.int8),
             np.empty((n, 4)),
             np.empty(n, ROW),
         )
@@ -157,7 +160,7 @@ class Loop(Detector):
             closing=-1,
             row=int(view.row[at]),
             since=int(since),
-            severity="high" if blocks else "low" if told.weak[k] else "medium",
+            severity=_SEVERITY[told.gravity[k]],
             score=round(min(1.0, observed / (4 * max(usual, 1.0))), 4),
             window="hour" if how == SPAWN else "session",
             observed=round(observed, 3),

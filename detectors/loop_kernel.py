@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.compiled import Row, State, compiled
+from detectors.ticks import TICK, WRAP, ticks_since
 from schemas.batch import Codes, Flags, Floats, Hashes, Ints
 
-_SLOTS, _RING, _SIGHTED = 2, 8, 24
+_SLOTS, _RING, _SIGHTED = 2, 8, 16
 ROW = np.dtype([
     # What each of the followed sessions does.
     ("session", "u4", (_SLOTS,)), ("last", "u4", (_SLOTS,)), ("ring", "u4", (_SLOTS, _RING)),
@@ -20,9 +21,8 @@ ROW = np.dtype([
 ], align=True)  # fmt: skip
 """Moments are ticks of 16 ms that wrap after two years, offsets wrap at 32 bits, repeats are counted in halves."""
 
-TICK = 16
 REPEATS, ALIKE, GROWTH, SPAWN = 1, 2, 3, 4
-_WRAP = 1 << 32
+LOW, MEDIUM, HIGH = 0, 1, 2
 _MOST = 60_000
 """No counter goes on beyond this."""
 _NAMELESS = np.uint64(1)
@@ -48,13 +48,13 @@ class Calls(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What the kernel tells: where, by which pattern, whether it blocks, whether it is weak evidence, (how many, since
-    which offset, the mean step or gap in s, the gap's variation), and the identity's state then."""
+    """What the kernel tells: where, by which pattern, whether it blocks, how grave it is (LOW to HIGH), (how many,
+    since which offset, the mean step or gap in s, the gap's variation), and the identity's state then."""
 
     at: Ints
     how: Codes
     blocks: Flags
-    weak: Flags
+    gravity: Codes
     value: Floats
     state: State
 
@@ -92,14 +92,6 @@ class Limits(NamedTuple):
 
 
 @compiled
-def _since(earlier: int, now: int) -> int:
-    """Ticks from `earlier` to `now`, both wrapped; negative where `now` is before it."""
-    # As signed numbers: unsigned ones would become floats.
-    ticks = int((np.int64(now) - np.int64(earlier)) % _WRAP)
-    return ticks - _WRAP if ticks >= _WRAP // 2 else ticks
-
-
-@compiled
 def _size(tokens: float) -> int:
     """Where a size stands on the logarithmic scale: 0 where unknown."""
     if np.isnan(tokens):
@@ -111,7 +103,7 @@ def _size(tokens: float) -> int:
 @compiled
 def _strength(row: Row, k: int, tick: int, pause: float) -> int:
     """How much a slot has to say; nothing once its session has paused."""
-    if _since(row.last[k], tick) * TICK > pause:
+    if ticks_since(row.last[k], tick) * TICK > pause:
         return 0
     return int(max(row.repeats[k] // 2, row.alike[k], row.grown[k]))
 
@@ -129,7 +121,7 @@ def _slot_of(row: Row, session: np.uint64, tick: int, pause: float) -> tuple[int
     for k in range(_SLOTS):
         if row.session[k] == tag:
             return k, False
-        if row.session[k] == 0 or _since(row.last[k], tick) * TICK > pause:
+        if row.session[k] == 0 or ticks_since(row.last[k], tick) * TICK > pause:
             free = k
     place = (session >> np.uint64(32)) % np.uint64(_SIGHTED)
     mark = max(session >> np.uint64(48), np.uint64(1))
@@ -142,7 +134,7 @@ def _slot_of(row: Row, session: np.uint64, tick: int, pause: float) -> tuple[int
         free = 0
         for k in range(1, _SLOTS):
             mine, least = _strength(row, k, tick, pause), _strength(row, free, tick, pause)
-            if mine < least or (mine == least and _since(row.last[k], row.last[free]) > 0):
+            if mine < least or (mine == least and ticks_since(row.last[k], row.last[free]) > 0):
                 free = k
     row.session[free] = tag
     row.last[free] = tick
@@ -182,8 +174,8 @@ def _repeat(row: Row, k: int, fingerprint: np.uint64, size: int, tool: int, size
     """Compares a call with the last eight of its session, and counts what comes again.
 
     The same prompt at the same size and distance is a repeat, at another size half of one. Something new takes back
-    three quarters of what was counted; without a session, so does another distance. Prompts that are unknown, or new
-    each time, are compared by tool and size.
+    three quarters of what was counted; without a session a little, as does another distance. Prompts that are unknown,
+    or new each time, are compared by tool and size.
     """
     mark = max(fingerprint >> np.uint64(48), np.uint64(1)) if fingerprint != 0 else np.uint64(0)
     at, before = row.at[k] & 15, row.at[k] >> 4
@@ -206,8 +198,11 @@ def _repeat(row: Row, k: int, fingerprint: np.uint64, size: int, tool: int, size
     elif same > 0 and named:
         # Popular prompts come again at any distance; so do a cycle's calls, whose answers overtake each other.
         row.repeats[k] = min(row.repeats[k] + (1 if abs(before - same) <= 2 and steady else 0), _MOST)
-    elif mark != 0:
+    elif named and mark != 0:
         row.repeats[k] = row.repeats[k] // 4
+    elif mark != 0:
+        # Where no session is named, it may be another's; but popular prompts come at any distance.
+        row.repeats[k] = max(np.int64(row.repeats[k]) - (1 if same > 0 else 4), 0)
     if alike > 0 and same == 0 and (named or before in (alike, 0)):
         # A great context that grows a little with each call is alike, and gets on.
         row.alike[k] = min(row.alike[k] + (0 if grows else 1), _MOST)
@@ -218,20 +213,26 @@ def _repeat(row: Row, k: int, fingerprint: np.uint64, size: int, tool: int, size
 
 
 @compiled
-def _grow(row: Row, k: int, context: float, least: float, tolerance: float) -> None:
-    """Counts steps by which a session's context grows steadily. Calls that end in another order than they began, or
-    one that is missing, do not end the run."""
+def _grow(row: Row, k: int, context: float, least: float, tolerance: float) -> bool:
+    """Counts steps by which a session's context grows steadily; returns whether this was one. Calls that end in another
+    order than they began, or one that is missing, do not end the run; uneven steps and others' calls take it back."""
     step = context - row.context[k]
     mean = row.step[k]
-    if row.context[k] > 0 and row.grown[k] > 1:
+    even = row.grown[k] > 0 and abs(step - mean) <= tolerance * mean
+    if row.context[k] > 0 and row.grown[k] > 1 and not even:
         if -2.5 * mean < step <= 0:
-            return
+            return False
         if abs(step - 2 * mean) <= tolerance * mean:
             row.context[k] = context
-            return
+            return False
+        if row.grown[k] > 3:
+            uneven = least <= step <= 2 * mean
+            row.grown[k] -= 2 if uneven else 1
+            row.context[k] = context if uneven else row.context[k]
+            return False
     if row.context[k] == 0 or step < least:
         row.grown[k] = 0
-    elif row.grown[k] > 0 and abs(step - mean) <= tolerance * mean:
+    elif even:
         row.grown[k] = min(row.grown[k] + 1, _MOST)
         pace = min(row.grown[k], 8)
         row.step[k] += (step - mean) / pace
@@ -241,6 +242,7 @@ def _grow(row: Row, k: int, context: float, least: float, tolerance: float) -> N
         row.step[k] = step
         row.wobble[k] = 0.0
     row.context[k] = context
+    return bool(even)
 
 
 @compiled
@@ -274,7 +276,8 @@ def _factor(row: Row, k: int, named: bool, workload: int, limits: Limits) -> flo
     if variation > limits.irregular:
         factor *= limits.irregular_factor
     if not named:
-        factor *= limits.unnamed_factor
+        # Those that are slow need plenty already.
+        factor = max(factor, limits.unnamed_factor) if slow else factor * limits.unnamed_factor
     if workload == _BATCH:
         factor *= limits.batch_factor
     return factor
@@ -292,34 +295,31 @@ def judge(rows: State, calls: Calls, limits: Limits, told: Told) -> int:
             continue
         row = rows[calls.row[i]]
         t = calls.time[i]
-        tick = (t // TICK) % _WRAP
+        tick = (t // TICK) % WRAP
         session, workload = calls.session[i], calls.workload[i]
         named = session != 0
         k, new = _slot_of(row, session if named else _NAMELESS, tick, limits.pause)
-        how, value, extra, since, blocks, weak, variation = 0, 0.0, 0.0, calls.offset[i], False, False, 0.0
+        how, value, extra, since, blocks, gravity, variation = 0, 0.0, 0.0, calls.offset[i], False, MEDIUM, 0.0
         if named and new:
             _spawn(row, t // 3_600_000)
             least = max(limits.spawned, limits.spawn_ratio * row.usual)
             if row.sessions == int(least) and row.hours > limits.spawn_hours and workload == _AGENT:
                 how, value, extra = SPAWN, float(row.sessions), float(row.usual)
         if k >= 0:
-            gap = max(_since(row.last[k], tick), 0)
+            gap = max(ticks_since(row.last[k], tick), 0)
             if gap * TICK > limits.pause:
                 _begin(row, k)
             elif row.ring[k, 0] != 0:
                 _pace(row, k, gap)
-            if _since(row.last[k], tick) > 0:
+            if ticks_since(row.last[k], tick) > 0:
                 row.last[k] = tick
             size = _size(calls.input[i])
             _repeat(row, k, calls.fingerprint[i], size, calls.tool[i], limits.sizes, named)
-            if named and not np.isnan(calls.input[i]):
-                _grow(row, k, calls.input[i], limits.least, limits.tolerance)
-            elif not np.isnan(calls.input[i]):
-                row.context[k] = calls.input[i]
+            grew = not np.isnan(calls.input[i]) and _grow(row, k, calls.input[i], limits.least, limits.tolerance)
             if row.repeats[k] == 0 and row.alike[k] == 0 and row.grown[k] <= 1:
-                row.since[k] = calls.offset[i] % _WRAP
+                row.since[k] = calls.offset[i] % WRAP
             level = 0
-            first = calls.offset[i] - (calls.offset[i] - row.since[k]) % _WRAP
+            first = calls.offset[i] - (calls.offset[i] - row.since[k]) % WRAP
             variation = 1.25 * row.spread[k] / row.gap[k] if row.gap[k] > 0 else 0.0
             seconds = row.gap[k] * TICK / 1000.0
             if row.repeats[k] >= limits.repeats and row.at[k] >> 4 > 0:
@@ -338,17 +338,20 @@ def judge(rows: State, calls: Calls, limits: Limits, told: Told) -> int:
                 if factor > 0 and hurried and row.alike[k] >= limits.alike * factor:
                     how, value, extra, since = ALIKE, float(row.alike[k]), seconds, first
                     # Prompts that differ may be the items of a job, whose sizes are alike by nature.
-                    blocks = unknown and named and row.alike[k] >= limits.block_alike * factor
-                    level = 2 if blocks else 1
-                    weak = not unknown
-            if level < 2 and row.grown[k] >= limits.steps and row.wobble[k] <= limits.wobble:
-                factor = limits.slow_growth_factor if row.gap[k] * TICK > limits.pace else 1.0
+                    plenty = unknown and row.alike[k] >= limits.block_alike * factor
+                    blocks = plenty and named
+                    gravity = HIGH if plenty else MEDIUM if unknown else LOW
+                    level = 2 if plenty else 1
+            # The longer the run, the less even it need be.
+            wobble = limits.wobble * (1.5 if row.grown[k] >= 2 * limits.steps else 1.0)
+            if level < 2 and grew and row.grown[k] >= limits.steps and row.wobble[k] <= wobble:
+                factor = limits.slow_growth_factor if row.gap[k] * TICK > limits.pace or not named else 1.0
                 if row.grown[k] >= limits.steps * factor:
-                    how, value, extra, since, weak = GROWTH, float(row.grown[k]), row.step[k], first, False
+                    how, value, extra, since, gravity = GROWTH, float(row.grown[k]), row.step[k], first, MEDIUM
                     blocks = row.grown[k] >= limits.block_steps * factor
                     level = 2 if blocks else 1
             if level > 0:
-                if level <= row.told_by[k] and _since(row.told[k], tick) * TICK < limits.again:
+                if level <= row.told_by[k] and ticks_since(row.told[k], tick) * TICK < limits.again:
                     continue
                 row.told[k] = tick
                 row.told_by[k] = max(level, row.told_by[k])
@@ -357,7 +360,7 @@ def judge(rows: State, calls: Calls, limits: Limits, told: Told) -> int:
         told.at[count] = i
         told.how[count] = how
         told.blocks[count] = blocks
-        told.weak[count] = weak
+        told.gravity[count] = HIGH if blocks else gravity
         told.value[count, 0] = value
         told.value[count, 1] = since
         told.value[count, 2] = extra

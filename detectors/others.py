@@ -7,6 +7,7 @@ a gateway's route). So a single loud one is no crowd. The table is small, whatev
 import numpy as np
 
 from detectors.compiled import Row, State, compiled
+from detectors.view import Detector
 
 SLOT = 30_000
 """Milliseconds. Voices are compared over two slots; how many they are, by the fullest of four."""
@@ -18,9 +19,20 @@ FIELDS = [("slot", "u4"), ("well", "u1"), ("ill", "u1"), ("of", "u1")]
 """What an identity's row has for its own voices: a bit per slot, the last one lowest, and of which matter."""
 
 
-def silence() -> State:
-    """The voices before anything was heard."""
-    return np.zeros(_MATTERS, _MATTER)
+class Listener(Detector):
+    """A detector that asks what other identities see: the voices are what is shared."""
+
+    def __init__(self) -> None:
+        self.voices: State = np.zeros(_MATTERS, _MATTER)
+
+    def save_shared(self) -> bytes:
+        """What the partition's identities said lately."""
+        return self.voices.tobytes()
+
+    def restore_shared(self, saved: bytes) -> None:
+        """Takes what `save_shared` gave."""
+        if len(saved) == self.voices.nbytes:
+            self.voices = np.frombuffer(saved, self.voices.dtype).copy()
 
 
 @compiled

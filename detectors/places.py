@@ -80,6 +80,16 @@ def mixed(a: np.uint64, b: np.uint64) -> np.uint64:
 
 
 @compiled
+def count_bits(word: np.uint64) -> int:
+    """How many bits are set."""
+    count = 0
+    while word != 0:
+        word &= word - np.uint64(1)
+        count += 1
+    return count
+
+
+@compiled
 def name_of(hashed: np.uint64) -> np.int64:
     """31 bits of a hash, never 0."""
     return np.int64((hashed >> np.uint64(32)) | np.uint64(1))

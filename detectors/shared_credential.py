@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
-from detectors.places import mixed
+from detectors.places import count_bits, mixed
 from detectors.view import Detector, Raised, View, digest, short
 from schemas.batch import Codes, Flags, Floats, Hashes, Ints
 from schemas.bounds import NotNegative, Positive, Some
@@ -18,19 +18,24 @@ _ROW = np.dtype([
     ("known", "u8"), ("older", "u8"), ("learning", "u8"),
     ("place", "u4", (_NEW,)), ("seen", "u4", (_NEW,)),
     ("epoch", "u4"), ("last", "u4"), ("told", "u4"), ("agent", "u1"), ("land", "u1"),
-    ("jumps", "u1"), ("was", "u1"),
+    ("jumps", "u1"), ("was", "u1"), ("theirs", "u4"), ("ours", "u4"),
 ], align=True)  # fmt: skip
 """Bitmaps of places: two bits per country in the lower half, two per network in the upper one. `place` and `seen` (s)
 are the new ones of the last minutes, of 16 bits of the country's hash and 16 of the network's. Of the last call,
 `agent` and `land` are 8 bits of hashes of its client and its country, and `was` says whether it came from a new network
-(bit 0) and how gravely was told last (from bit 1)."""
+(bit 0), how gravely was told last (bits 1 and 2), how many calls each side made since the first jump, three at the most
+(bits 3 and 4: from new networks; bits 5 and 6: from known ones), and whether two jumps were told since the places were
+taken over (bit 7). `theirs` and `ours` are the clients of each side since then, a bit for each."""
 _KEPT = 16 * 86_400
 """Seconds in which a place must be seen again to stay known, at the least."""
 _EVERYWHERE = 40
 """Of the bitmap's 64 bits. An identity that calls from so many places is at home everywhere: nothing fans out."""
-_COUNTRIES, _NETWORKS, _CLIENTS = 1, 2, 3
-_PATTERN = {_COUNTRIES: "countries", _NETWORKS: "networks", _CLIENTS: "clients"}
-_SEVERITY: dict[int, Severity] = {_COUNTRIES: "high", _NETWORKS: "medium", _CLIENTS: "medium"}
+_COUNTRIES, _NETWORKS, _CLIENTS, _HINT = 1, 2, 3, 4
+_PATTERN = {_COUNTRIES: "countries", _NETWORKS: "networks", _CLIENTS: "clients", _HINT: "clients"}
+_SEVERITY: dict[int, Severity] = {_COUNTRIES: "high", _NETWORKS: "medium", _CLIENTS: "medium", _HINT: "low"}
+_HINTED = 128
+_BOTH_WORK = 2
+"""Calls of each side after which one jump less tells: neither just had a look."""
 
 
 class _Calls(NamedTuple):
@@ -71,6 +76,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     countries: Some
     networks: Some
     alternations: Some
+    high_alternations: Some
     least_trust_minutes: Positive
     trust_hours: Positive
     repeat_finding_seconds: NotNegative
@@ -79,6 +85,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         """Checks what must be in order."""
         if max(self.countries, self.networks) > _NEW:
             raise ValueError(f"no more than {_NEW} new places are followed: `countries`, `networks`")
+        if self.high_alternations < self.alternations:
+            raise ValueError("what is graver must not be less than what is told: `high_alternations`")
         if self.trust_hours * 60 < self.least_trust_minutes:
             raise ValueError("`trust_hours` must be no less than `least_trust_minutes`")
 
@@ -89,8 +97,10 @@ class SharedCredential(Detector):
     What it detects:
         *Fan-out*: within `window_minutes` calls come from `countries` countries that the identity never called from
         before, or from `networks` such networks. *Two clients at once*: without a pause as long as that, calls
-        alternate, `alternations` times, between a known network and a new one in another country, and each side has
-        its own user agent.
+        alternate, `alternations` times, between a new network and one in another country, and each side has its own
+        user agent. One time less is enough once each side made two calls and has clients that the other has not;
+        before that it is weak evidence.
+        `high_alternations` are graver.
 
         What is new is what was not seen before the last time that the identity's places were taken over as known:
         after `least_trust_minutes`, then whenever its age has doubled, at last every `trust_hours`. Nothing is taken
@@ -110,7 +120,7 @@ class SharedCredential(Detector):
 
     name = "shared_credential"
     kind: Kind = "shared_credential"
-    version = 1
+    version = 2
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -142,7 +152,7 @@ class SharedCredential(Detector):
         event = view.batch.events[at].data
         where = f"AS{event.asn} in {short(event.country)}"
         span = f"within {c.window_minutes:g} min"
-        if how == _CLIENTS:
+        if how in (_CLIENTS, _HINT):
             reason = (
                 f"{jumps} jumps with no pause of {c.window_minutes:g} min between {where} and another country and "
                 f"network, each side with a client of its own (here {short(event.user_agent)}): "
@@ -157,13 +167,14 @@ class SharedCredential(Detector):
             _COUNTRIES: (countries, c.countries),
             _NETWORKS: (networks, c.networks),
             _CLIENTS: (jumps, c.alternations),
+            _HINT: (jumps, c.alternations),
         }[how]
         return Raised(
             at=at,
             closing=-1,
             row=int(view.row[at]),
             since=int(view.batch.offset[at]),
-            severity=_SEVERITY[how],
+            severity="high" if how == _CLIENTS and jumps >= c.high_alternations else _SEVERITY[how],
             score=round(min(1.0, observed / (2 * usual)), 4),
             window=f"{c.window_minutes:g}min",
             observed=float(observed),
@@ -174,16 +185,6 @@ class SharedCredential(Detector):
             usd_per_minute=round(float(view.velocities.minute[at, 2]), 6),
             details={"pattern": _PATTERN[how], "countries": countries, "networks": networks, "jumps": jumps},
         )
-
-
-@compiled
-def _bits(word: np.uint64) -> int:
-    """How many bits are set."""
-    count = 0
-    while word != 0:
-        word &= word - np.uint64(1)
-        count += 1
-    return count
 
 
 @compiled
@@ -207,6 +208,17 @@ def _take_over(row: Row, t: int, first: int, limits: _Limits) -> None:
     row.known |= row.learning
     row.learning = 0
     row.epoch = t
+    row.was &= _HINTED - 1
+
+
+@compiled
+def _followed(row: Row, place: int, t: int, window: float) -> bool:
+    """Whether a new place was seen in the last minutes."""
+    seen = 0
+    for k in range(_NEW):
+        if row.place[k] == place:
+            seen = row.seen[k]
+    return bool(t - seen <= window)
 
 
 @compiled
@@ -263,42 +275,63 @@ def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
         # The places of one under suspicion are not learnt; those that it always had stay known.
         bits = land_bits | network_bits
         row.learning |= bits & known if row.told != 0 and t - row.told < limits.trust else bits
-        was, grade, now = row.was & 1, row.was >> 1, 1 if new_network else 0
-        agent = 0 if calls.agent[i] == 0 else max(1, np.int64(calls.agent[i] >> np.uint64(56)))
+        # While nothing is known, nothing is new.
+        was, grade, now = row.was & 1, row.was >> 1 & 3, 1 if new_network and known != 0 else 0
+        theirs, ours = row.was >> 3 & 3, row.was >> 5 & 3
+        agent = 0 if calls.agent[i] == 0 else max(1, int(np.int64(calls.agent[i] >> np.uint64(56))))
         # Other bits than those that `land` has: no two countries are taken for one throughout.
         here = np.int64(calls.country[i] & np.uint64(255))
-        jumped = was != now and row.land != here and agent != row.agent and min(agent, row.agent) > 0
+        place = (land << np.uint64(16)) | network
+        # From one new place to another it is a jump if it leads back: whoever tries them one after the other is one.
+        jumped = was != now or (now == 1 and _followed(row, place, t, limits.window))
+        jumped = jumped and row.land != here and agent != row.agent and min(agent, row.agent) > 0
         if t - row.last > limits.window:
             jumped = False
             row.jumps = 0
+            theirs, ours = 0, 0
+            row.theirs, row.ours = 0, 0
         elif jumped:
             # Whoever looks in now and then, while the owner is always at work, begins anew each time.
             before = 0 if now == 1 and t - np.int64(row.seen.max()) > limits.window else row.jumps
             row.jumps = min(before + 1, 255)
+            if before == 0:
+                theirs, ours = 0 if now == 1 else theirs, 0
+                row.theirs, row.ours = 0 if now == 1 else row.theirs, 0
+        both_work = min(theirs, ours) >= _BOTH_WORK
+        theirs, ours = min(theirs + now, 3), min(ours + 1 - now, 3)
+        if now == 1:
+            row.theirs |= 1 << (agent & 31)
+        else:
+            row.ours |= 1 << (agent & 31)
+        # The owner's call may be the one that shows that there are two.
+        shows = jumped or (row.jumps > 0 and not both_work and min(theirs, ours) >= _BOTH_WORK)
+        # Whoever changes places takes his clients along.
+        both_work = min(theirs, ours) >= _BOTH_WORK and row.theirs & row.ours == 0
         row.last = max(row.last, t)
         row.agent = agent
         row.land = here
         how, countries, networks = 0, 0, 0
-        # While nothing is known, nothing is new.
-        if known != 0 and (new_land or new_network or jumped) and _bits(known) < _EVERYWHERE:
+        if known != 0 and (new_land or new_network or shows) and count_bits(known) < _EVERYWHERE:
             if new_land or new_network:
-                _follow(row, (land << np.uint64(16)) | network, t)
+                _follow(row, place, t)
             countries, networks = _count(row, known, t, limits.window)
-            # The owner's next call may be the one that shows that there are two.
             if countries >= limits.countries and (new_land or new_network):
                 how = _COUNTRIES
-            elif row.jumps >= limits.alternations and (now == 1 or jumped):
+            elif row.jumps >= max(limits.alternations - both_work, 1) and (now == 1 or shows):
                 how = _CLIENTS
             elif networks >= limits.networks and new_network:
                 how = _NETWORKS
-        graver = 0 if how == 0 else (2 if how == _COUNTRIES else 1)
+            elif row.jumps == limits.alternations - 1 and jumped and row.was < _HINTED:
+                how = _HINT
+        graver = 0 if how in (0, _HINT) else (2 if how == _COUNTRIES else 1)
         quiet = row.told != 0 and t - row.told < limits.again and graver <= grade
+        hinted = _HINTED if how == _HINT else row.was & _HINTED
+        row.was = hinted | ours << 5 | theirs << 3 | (grade if how in (0, _HINT) or quiet else graver) << 1 | now
         if how == 0 or quiet:
-            row.was = grade << 1 | now
             continue
-        row.was = graver << 1 | now
-        row.told = t
-        row.learning &= known
+        if how != _HINT:
+            row.told = t
+            row.learning &= known
         told.at[count] = i
         told.how[count] = how
         told.value[count, 0] = countries

@@ -34,8 +34,8 @@ _TOLD = np.dtype([
 ], align=True)  # fmt: skip
 """The identity's velocity model; when it was last told (s), and how grave it was."""
 _MOST_MINUTES = 65_535
-_MOMENT = 10
-"""Seconds that a rate is taken over at least."""
+_LONG = SPANS.index("10m")
+"""The models know what a minute holds."""
 _DAY = 86_400
 _MOST_HOURS = 720
 _NEARLY = 0.999
@@ -83,6 +83,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     sustained_seconds: NotNegative
     excursion_score: Positive
     least_usd: NotNegative
+    throttled_usd: NotNegative
+    usd_per_million_tokens: NotNegative
+    cheap_seconds: NotNegative
+    cheap_throttled_seconds: NotNegative
     deviations: NotNegative
     model_warm_up: Count
     model_identities: Count
@@ -90,6 +94,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     cohort_warm_up: Count
     record_half_life_days: Positive
     adapt_hours: Positive
+    learn_after_minutes: Positive
     repeat_finding_seconds: NotNegative
     repeat_unusual_seconds: NotNegative
     interactive: ClassConfig
@@ -112,12 +117,14 @@ class Spike(Detector):
         Sums over 20 seconds, 1 and 10 minutes of tokens, requests, USD and output tokens, each against the greatest
         that the identity reached before (a *record* that relaxes over weeks). Beyond `ratio` records, above the
         class's floor, with several calls or for two closed buckets: a spike. Beyond `extreme_ratio` for
-        `sustained_seconds`: extreme, which may throttle alone. Beyond `unusual_ratio`, or where a bank of record
-        excursions over five minutes' tokens leaves its range: unusual, which counts only beside other evidence.
+        `sustained_seconds`, or beyond less for longer: extreme, which may throttle alone. What costs less than
+        `least_usd` a minute (by how far it is beyond) must go on for `cheap_seconds`; of long prompts alone only the
+        money counts. Beyond `unusual_ratio`, or where a bank of record excursions over five minutes' tokens leaves its
+        range: unusual, which counts only beside other evidence.
         As long as it has little history an identity is measured against its class's `cold_*` figures and what the
         class's busy minutes reach (a River quantile). Identities with a River velocity model must also lie
-        `deviations` standard deviations above its mean. An excess is not learnt at once: the record follows it within
-        `adapt_hours`.
+        `deviations` standard deviations above its mean. A sum becomes a record after `learn_after_minutes` without a
+        spike; a spike within `adapt_hours`.
 
     Why it matters:
         Stolen keys burn 50 to 500 times the usual; $69 a minute is the published rate of an LLM-jacking.
@@ -131,7 +138,7 @@ class Spike(Detector):
 
     name = "spike"
     kind: Kind = "spike"
-    version = 2
+    version = 3
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -150,9 +157,15 @@ class Spike(Detector):
             large_calls=float(config.large_calls),
             extreme=np.array([c.extreme_ratio for c in classes]),
             sustained=config.sustained_seconds,
+            least_usd=config.least_usd,
+            throttled_usd=config.throttled_usd,
+            per_token=config.usd_per_million_tokens / 1e6,
+            cheap=config.cheap_seconds,
+            cheap_throttled=config.cheap_throttled_seconds,
             excursion=config.excursion_score,
             fading=math.log(2) / (config.record_half_life_days * _DAY),
             adapt=config.adapt_hours * 3600,
+            learn_after=config.learn_after_minutes * 60,
             again=config.repeat_finding_seconds,
         )
         self._models: dict[int, VelocityModel] = {}
@@ -278,15 +291,11 @@ class Spike(Detector):
                 int(view.closings.row[closing]), int(view.closings.end[closing]), view.closings.minute[closing]
             )  # fmt: skip
         tokens, requests, spend = minute.tolist()
-        lasted = min(max(now // 1000 - int(row["since"]), _MOMENT), 60)
-        if 0.0 < spend * 60 / lasted < c.least_usd:
-            # Nobody gets up for a burst that costs next to nothing.
-            level = WEAK
         if not self._news(number, now, level):
             return None
         model = self._model(number)
         deviations = model.score(requests, c.model_warm_up)
-        if metric == REQUESTS and level <= TOLD:
+        if metric == REQUESTS and level <= TOLD and span < _LONG:
             if model.count >= c.model_warm_up and deviations < c.deviations:
                 return None
             if not known and requests <= self._cohorts[int(row["workload"])].reach(c.cohort_warm_up):

@@ -7,6 +7,7 @@ import numpy as np
 from detectors.buckets import BUCKET
 from detectors.compiled import Row, State, compiled
 from detectors.excursions import BANK, expected, score_point
+from detectors.spike_learning import add, learn_closed
 from detectors.spike_records import (
     BANKED,
     DAY,
@@ -20,11 +21,9 @@ from detectors.spike_records import (
     TOKENS,
     USD,
     Limits,
-    add,
     compare,
     excursion,
     is_known,
-    learn_closed,
     least_for,
     signed,
     standard_of,
@@ -38,6 +37,10 @@ _SAMPLE = 32
 """Closed buckets of one end that cohorts learn from; every so many of more, in turn."""
 _TOLD_EVERY = 5
 """Seconds between two looks of the models at a spike that is no extreme."""
+_SLOWEST = 1.5
+"""Times `ratio`, from which on what lasts is extreme, however long it takes."""
+_MOMENT = 30
+"""Seconds that a rate of spending is taken over at least."""
 _INTERVAL = 300
 """Seconds of a point of the bank's."""
 
@@ -119,21 +122,34 @@ def _tell(
     return count + 1
 
 
+_NEW = 2.0
+"""Times as far beyond must be who is new: what stands in for a record knows nothing of him."""
+
+
 @compiled
-def _level(row: Row, ratio: float, broad: bool, moment: int, limits: Limits) -> int:
-    """How grave an event's excess is."""
-    known = is_known(row, limits)
+def _level(row: Row, ratio: float, broad: bool, moment: int, minute: Floats, limits: Limits) -> int:
+    """How grave an excess is; `minute` holds the sums of the minute before."""
+    known, least, extreme = is_known(row, limits), limits.ratio[row.workload], limits.extreme[row.workload]
     if row.over < limits.calls:
         return 0
-    if ratio < limits.ratio[row.workload] or not (broad or row.over >= limits.large_calls):
-        # Somebody may well ask a few questions about one long document.
+    # Somebody may well ask a few questions about one long document. The farther beyond, the fewer.
+    large = limits.large_calls * (least / ratio if ratio >= extreme else 2.0)
+    if ratio < least or (row.over < large and not broad):
         return WEAK if known else 0
-    extreme = limits.extreme[row.workload]
-    if ratio < extreme:
-        return TOLD
+    lasted = moment - signed(row.since)
+    spend = minute[USD] if minute[USD] > 0.0 else minute[TOKENS] * limits.per_token
+    spend *= 60 / min(max(lasted, _MOMENT), 60)
+    # Nobody gets up for a burst that costs next to nothing, unless it is far beyond or goes on.
+    if known and spend * ratio / least < limits.least_usd and lasted < limits.cheap * least / ratio:
+        return WEAK
+    if not known and (ratio < _NEW * least or (spend < 2 * limits.least_usd and lasted < limits.cheap)):
+        return 0
     # The farther beyond, the sooner; but not what is measured against others.
-    lasted = moment - signed(row.since) >= limits.sustained * max(0.5, extreme / ratio)
-    return EXTREME if lasted and known else HIGH
+    if ratio < max(extreme * min(1.0, limits.cheap / max(lasted, 1)), _SLOWEST * least):
+        return TOLD
+    if spend < limits.throttled_usd and lasted < limits.cheap_throttled:
+        return TOLD
+    return EXTREME if known and lasted >= limits.sustained * max(0.25, extreme / ratio) else HIGH
 
 
 @compiled
@@ -209,14 +225,16 @@ def judge(
             if not inside:
                 row.usd += (closed.minute[k, USD] - row.usd) * max(0.02, 1.0 / row.closings)
             closed.workload[k] = row.workload
-            closed.own[k] = not inside and row.closings >= MODELLED_FROM
-            closed.sample[k] = closed.sample[k] and not inside
+            # Nor do the models learn what is about to be judged.
+            calm = not inside and end - signed(row.last) > QUIET
+            closed.own[k] = calm and row.closings >= MODELLED_FROM
+            closed.sample[k] = closed.sample[k] and calm
             if excess:
                 excursion(row, end - BUCKET // 1000, offset)
                 row.beyond = max(signed(row.beyond), end)
                 row.streak = min(row.streak + 1, 100)
                 # One bucket has little power; two in a row have it.
-                level = _level(row, ratio, broad, signed(row.last), limits)
+                level = _level(row, ratio, broad, signed(row.last), closed.minute[k], limits)
                 if row.streak >= 2 and _shown(row, level, end, limits):
                     bank, profile = banks[closed.row[k]], seasons[row.workload]
                     usual = expected(bank, profile, end - 1) / 5
@@ -246,7 +264,7 @@ def judge(
             continue
         excursion(row, moment, calls.offset[i])
         row.over = min(int(row.over) + 1, MOST)
-        level = _level(row, ratio, broad, moment, limits)
+        level = _level(row, ratio, broad, moment, calls.minute[i], limits)
         if ratio >= limits.ratio[row.workload] and row.over >= limits.calls:
             row.beyond = max(signed(row.beyond), moment)
         if _shown(row, level, moment, limits):

@@ -24,7 +24,7 @@ _SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical"
 
 
 class InForce(Struct):
-    """A block that gateways obey now. `expires` in ms; None: until a person ends it."""
+    """A block that gateways obey now, unless it is a shadow. `expires` in ms; None: until a person ends it."""
 
     action: Action
     scope: Scope
@@ -35,6 +35,7 @@ class InForce(Struct):
     reason: str
     manual: bool
     limits: Limits | None
+    shadow: bool = False
 
 
 class Whole(Struct, omit_defaults=True):

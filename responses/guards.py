@@ -7,15 +7,17 @@ from schemas.times import parse_millis
 
 
 def approval_of(finding: Finding, directory: Directory) -> Approval | None:
-    """The approval that covers a finding of the velocity family: planned activity within its multiplier."""
+    """The approval that covers a finding of the velocity family, or the beginning of what it speaks of: planned
+    activity within its multiplier, which what looks back over minutes still sees when it has ended."""
     if FAMILY[finding.kind] != "velocity":
         return None
     moment = parse_millis(finding.time)
+    began = moment - int(finding.evidence.span_seconds * 1000)
     for approval in directory.approvals:
         if approval.tenant is not None and approval.tenant != finding.tenant:
             continue
         within = finding.baseline <= 0 or finding.observed <= approval.max_multiplier * finding.baseline
-        if within and approval.identity == finding.identity and approval.covers(moment):
+        if within and approval.identity == finding.identity and (approval.covers(moment) or approval.covers(began)):
             return approval
     return None
 

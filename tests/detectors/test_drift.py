@@ -206,3 +206,11 @@ def test_what_is_usual_for_a_class_is_saved(policy: Config) -> None:
 def test_a_policy_that_contradicts_itself_is_refused(policy: Config, key: str, value: float) -> None:
     with pytest.raises(ValueError, match="growth"):
         DriftConfig(**{name: getattr(policy.drift, name) for name in DriftConfig.__struct_fields__} | {key: value})
+
+
+@pytest.mark.parametrize("per_hour", [0.15, 0.3, 0.6])
+def test_bursts_that_come_at_random_are_no_rise(drifts: Drifts, per_hour: float) -> None:
+    """Sixty calls at once, now and then: some hours have three of them, many have none."""
+    for seed in range(8):
+        times = [at + n for at in calls(always, per_hour, 4.0, seed) for n in range(60)]
+        assert not medium(drifts(story(times)))

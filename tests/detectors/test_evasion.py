@@ -93,8 +93,30 @@ def test_failed_calls_have_no_usage(findings: Found) -> None:
     assert not findings(past() + traffic.events, "evasion")
 
 
-def test_it_is_told_again_each_five_minutes(findings: Found) -> None:
-    assert 3 <= len(findings(past() + streams("key_1", HOUR, 400, 0.9), "evasion")) <= 5
+def test_it_is_told_again_each_two_minutes(findings: Found) -> None:
+    assert 9 <= len(findings(past() + streams("key_1", HOUR, 400, 0.9), "evasion")) <= 11
+
+
+def test_streams_cut_at_will_get_graver_and_throttle(findings: Found, policy: Config) -> None:
+    """While what a client's timeout cuts, all after the same time, stays as it is."""
+    dice, at_will = random.Random(3), Traffic(streaming=True, route="/v1/chat", provider="openai")
+    for n in range(200):
+        changes = CUT["499"] if dice.random() < 0.6 else {}
+        at_will.call(HOUR + n * 3.0, event_id=f"cut {n}", latency_ms=1000 * dice.uniform(2.0, 20.0), **changes)
+    told = findings(past() + at_will.events, "evasion")
+    graver = [f for f in told if f.severity == "high"]
+    assert told[0].severity == "medium"
+    assert graver[0].observed >= policy.evasion.high_ratio * policy.evasion.cut_calls
+    assert [f.evidence.extreme for f in graver] == sorted(f.evidence.extreme for f in graver)
+    assert graver[-1].evidence.extreme
+    timeouts = findings(past() + streams("key_1", HOUR, 200, 0.6), "evasion")
+    assert {f.severity for f in timeouts} == {"medium"}
+
+
+def test_embeddings_that_say_they_stream_have_no_output_either(findings: Found) -> None:
+    traffic = Traffic(output_tokens=0, streaming=True, latency_ms=3000.0, route="/v1/embeddings", provider="openai")
+    traffic.every(2.0, HOUR, HOUR + 400)
+    assert not findings(past() + traffic.events, "evasion")
 
 
 def test_a_policy_that_contradicts_itself_is_refused(policy: Config) -> None:

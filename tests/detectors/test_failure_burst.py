@@ -79,7 +79,7 @@ def test_a_client_that_is_rate_limited_and_backs_off_is_told_late_at_most(findin
 def test_a_storm_whose_prompts_are_unknown(findings: Found) -> None:
     traffic = Traffic(status=500, operation_id="op-1")
     traffic.every(0.5, 0, 20)
-    assert findings(traffic.events, "failure_burst")[0].evidence.deterministic
+    assert findings(traffic.events, "failure_burst")[-1].evidence.deterministic
 
 
 def test_a_storm_amid_other_failures(findings: Found) -> None:
@@ -109,6 +109,38 @@ def test_three_times_three_nested_retries_are_no_storm(findings: Found) -> None:
         at += 30
         traffic.call(at, fingerprint=f"op {operation}", session_id="s1")
     assert not any(f.evidence.deterministic for f in findings(traffic.events, "failure_burst"))
+
+
+def operations(retries: int, every: float, name: str = "key_1", **common: Any) -> Events:
+    """Thirty operations that fail, one in so many seconds; each is tried again so often, twice a second."""
+    traffic = Traffic(name, status=503, **common)
+    for n in range(30):
+        for attempt in range(retries + 1):
+            told = {"attempt": attempt, "fingerprint": f"op {n}"} if "fingerprint" not in common else {}
+            traffic.call(n * every + attempt * 0.5, **told)
+    return in_order(traffic.events)
+
+
+@pytest.mark.parametrize("retries", [4, 7])
+def test_hammering_with_many_operations_at_once_is_throttled(findings: Found, policy: Config, retries: int) -> None:
+    found = findings(operations(retries, 2.0), "failure_burst")
+    first, second = (f for f in found if f.evidence.details["pattern"] == "hammering")
+    assert first.observed == policy.failure_burst.retries
+    # Not before others could tell of an outage.
+    assert [f.evidence.deterministic for f in (first, second)] == [False, True]
+    assert 30 <= second.evidence.age_seconds - first.evidence.age_seconds < 40
+
+
+@pytest.mark.parametrize(("retries", "every"), [(0, 1.0), (2, 2.0), (8, 60.0)], ids=["none", "any client's", "rarely"])
+def test_the_retries_of_any_client_are_no_hammering(findings: Found, retries: int, every: float) -> None:
+    told = findings(operations(retries, every), "failure_burst")
+    assert not any(f.evidence.details["pattern"] == "hammering" for f in told)
+
+
+def test_nobody_hammers_while_all_fail(findings: Found) -> None:
+    others = [operations(0, 2.0, name=f"key_{k}", provider="openai", fingerprint="x") for k in range(8)]
+    told = findings(in_order(operations(5, 2.0, provider="openai"), *others), "failure_burst")
+    assert not any(f.evidence.deterministic for f in told)
 
 
 def test_a_popular_prompt_that_fails_side_by_side_is_no_storm(findings: Found) -> None:

@@ -127,6 +127,55 @@ def test_a_slow_loop_of_two_agents_is_told_on_each_side(findings: Found) -> None
     assert found[0].evidence.age_seconds < 1800
 
 
+@pytest.mark.parametrize("session", ["s1", None])
+def test_growth_amid_the_calls_of_others(findings: Found, policy: Config, session: str | None) -> None:
+    """And whose steps are not quite even: two agents that answer each other carry the context along."""
+    dice, traffic, context = random.Random(2), Traffic(workload="agent", session_id=session), 4000.0
+    for n in range(120):
+        context += dice.uniform(350, 600)
+        traffic.call(n * 70.0, input_tokens=round(context), fingerprint=f"turn {n}")
+        if n % 9 == 4:
+            traffic.call(n * 70.0 + 20, input_tokens=300, fingerprint=f"another's {n}", event_id=f"other-{n}")
+    found = findings(traffic.events, "loop")
+    assert found[0].evidence.details["pattern"] == "growth"
+    assert found[0].observed >= policy.loop.slow_growth_factor * policy.loop.growth_steps
+    assert first_block(found) < 100
+
+
+def test_growth_that_stopped_is_not_told_with_the_calls_of_others(findings: Found) -> None:
+    traffic = Traffic(workload="agent", session_id="s1")
+    for n in range(30):
+        traffic.call(n * 5.0, input_tokens=4000 + 500 * n, fingerprint=f"turn {n}")
+    last = len(traffic.events)
+    for n in range(60):
+        traffic.call(150 + n * 5.0, input_tokens=18_000, fingerprint=f"another's {n}", event_id=f"other-{n}")
+    growth = [f for f in findings(traffic.events, "loop") if f.evidence.details["pattern"] == "growth"]
+    assert growth
+    assert all(f.evidence.offsets[1] < last for f in growth)
+
+
+def test_a_loop_without_a_session_amid_the_calls_of_others(findings: Found) -> None:
+    dice, traffic = random.Random(6), Traffic(workload="agent")
+    for n in range(400):
+        novel = n % 8 == 7
+        traffic.call(
+            n * 20.0 + dice.uniform(0, 6),
+            fingerprint=f"new {n}" if novel else "same",
+            input_tokens=900 if novel else 4000,
+        )
+    assert findings(traffic.events, "loop")[-1].evidence.deterministic
+
+
+def test_calls_alike_of_nobody_knows_which_session_need_other_evidence(findings: Found, policy: Config) -> None:
+    """Neither sessions nor prompts are known: it is grave, and no rule that blocks alone."""
+    traffic = Traffic(workload="agent", fingerprint=None, tool="fetch", input_tokens=5000)
+    traffic.every(2.0, 0, 400)
+    found = findings(traffic.events, "loop")
+    assert [f.severity for f in found[:2]] == ["medium", "high"]
+    assert found[1].observed == policy.loop.block_alike * policy.loop.unnamed_factor
+    assert not any(f.evidence.deterministic for f in found)
+
+
 def test_a_loop_without_a_session_needs_three_times_as_many(findings: Found, policy: Config) -> None:
     traffic = Traffic(fingerprint="same")
     traffic.every(1.0, 0, 100)

@@ -53,25 +53,51 @@ def seconds_to(finding: Finding) -> float:
     return (parse_millis(finding.time) - START_MS) / 1000 - WARM * HOUR
 
 
-def test_prompts_that_grow_are_told_after_some_calls(
+def test_a_cheap_burst_is_weak_evidence_until_it_goes_on(
     findings: Found, policy: Config, limits: ClassConfig, least: float
 ) -> None:
-    """Calls as often as ever, answers as ever: it takes longer to be sure."""
-    traffic = Traffic()
+    """The same burst, for a dollar and a half a minute and for next to nothing."""
+
+    def story(usd: float) -> list[Finding]:
+        traffic = Traffic(cost_usd=usd)
+        traffic.quietly(WARM, per_hour=30)
+        burst(traffic, WARM * HOUR, 300, least * limits.ratio * 1.6)
+        return findings(in_order(traffic.events, others(WARM + 0.2).events), "spike")
+
+    dear, cheap = story(0.05), story(1e-6)
+    assert seconds_to(alerts(dear)[0]) <= 60
+    assert cheap[0].severity == "low"
+    assert {f.severity for f in alerts(cheap)} == {"medium"}
+    assert policy.spike.cheap_seconds / 2 <= seconds_to(alerts(cheap)[0]) <= policy.spike.cheap_seconds + 10
+    assert not any(f.evidence.extreme for f in cheap)
+    ratio = alerts(cheap)[0].evidence.details["ratio"]
+    assert limits.ratio <= ratio < limits.extreme_ratio
+    assert f"{ratio:.1f} times" in alerts(cheap)[0].reason
+
+
+def test_what_grows_within_the_hour_is_measured_against_the_time_before(findings: Found, policy: Config) -> None:
+    """Each call a tenth dearer than the last: none is much more than ever, all of them are."""
+    traffic = Traffic(cost_usd=0.01)
     traffic.quietly(WARM, per_hour=30)
-    burst(traffic, WARM * HOUR, 180, least * limits.ratio * 1.6)
-    found = alerts(findings(in_order(traffic.events, others(WARM + 0.2).events), "spike"))
-    assert {f.identity for f in found} == {"key_1"}
-    assert {f.severity for f in found} == {"medium"}
-    assert seconds_to(found[0]) <= 2 * (policy.spike.large_calls + 10)
-    assert not found[0].evidence.extreme
-    assert limits.ratio <= found[0].evidence.details["ratio"] < 8
-    assert f"{found[0].evidence.details['ratio']:.1f} times" in found[0].reason
+    for n in range(60):
+        traffic.call(WARM * HOUR + 20 * n, cost_usd=0.01 * 1.1**n)
+    assert policy.spike.learn_after_minutes * 60 > 60 * 20
+    assert any(f.evidence.extreme for f in findings(in_order(traffic.events, others(WARM + 0.4).events), "spike"))
+
+
+def test_what_goes_on_needs_fewer_calls_a_minute(findings: Found, limits: ClassConfig) -> None:
+    """Half the floor of a minute, for ten minutes."""
+    traffic = Traffic(cost_usd=0.0)
+    traffic.quietly(WARM, per_hour=10)
+    traffic.every(120 / limits.floor_requests, WARM * HOUR, (WARM + 0.3) * HOUR)
+    found = alerts(findings(in_order(traffic.events, others(WARM + 0.4).events), "spike"))
+    assert found
+    assert found[0].window == "10m"
 
 
 def test_a_burst_far_beyond_the_record_is_extreme_within_ten_seconds_or_so(findings: Found, policy: Config) -> None:
     """Two calls a second of somebody who never made more than a few a minute."""
-    traffic = Traffic()
+    traffic = Traffic(cost_usd=0.005)
     traffic.quietly(WARM, per_hour=30)
     traffic.every(0.5, WARM * HOUR, WARM * HOUR + 60)
     found = findings(in_order(traffic.events, others(WARM + 0.2).events), "spike")
@@ -147,7 +173,7 @@ def test_it_is_told_again_once_a_minute_at_most(findings: Found, policy: Config,
 
 
 @pytest.mark.parametrize(
-    ("calls", "tokens", "usd"), [(29, 10, 0.001), (1, 29_000, 0.001), (1, 10, 0.24)], ids=["calls", "tokens", "usd"]
+    ("calls", "tokens", "usd"), [(8, 10, 0.001), (1, 29_000, 0.001), (1, 10, 0.24)], ids=["calls", "tokens", "usd"]
 )
 def test_what_stays_below_the_floor_is_no_spike(findings: Found, calls: int, tokens: int, usd: float) -> None:
     """However many times the usual it is: twenty times nothing is nothing."""
@@ -166,7 +192,7 @@ def test_growth_over_hours_is_no_spike(findings: Found, limits: ClassConfig) -> 
         traffic.every(60.0, hour * HOUR, (hour + 1) * HOUR, input_tokens=round(last))
     assert last > 2 * limits.floor_tokens
     assert last > 4 * limits.ratio * 3000
-    assert not findings(in_order(traffic.events, others(12).events), "spike")
+    assert not alerts(findings(in_order(traffic.events, others(12).events), "spike"))
 
 
 def test_a_job_that_runs_each_hour_is_no_spike_once_it_is_known(findings: Found) -> None:
@@ -179,7 +205,7 @@ def test_a_job_that_runs_each_hour_is_no_spike_once_it_is_known(findings: Found)
 
 def test_what_came_once_is_let_in_after_hours(findings: Found, policy: Config) -> None:
     """A job that nobody declared, twice a day: told at first, and no more when it is known. Ten times as much is."""
-    traffic = Traffic(output_tokens=10, cost_usd=0.0)
+    traffic = Traffic(output_tokens=10, cost_usd=0.001)
     traffic.quietly(72.0, per_hour=10)
     runs = [12.0 * n for n in range(1, 6)]
     for start in runs[:-1]:
@@ -198,7 +224,7 @@ def test_whose_records_are_broken_by_much_now_and_then_must_break_them_by_more(f
     """The same burst: after flushes of three times as many calls as ever, and after none."""
 
     def story(flushes: tuple[int, ...]) -> list[Finding]:
-        traffic = Traffic(output_tokens=10, cost_usd=0.0)
+        traffic = Traffic(output_tokens=10, cost_usd=0.01)
         traffic.quietly(12.0, per_hour=10)
         for n, calls in enumerate(flushes):
             traffic.every(0.1, (8.0 + n) * HOUR, (8.0 + n) * HOUR + calls / 10)
@@ -232,7 +258,7 @@ def test_history_is_trusted_by_degrees(findings: Found, limits: ClassConfig) -> 
     """The same burst after three hours, and after seven: too little for a newcomer, told of somebody known."""
 
     def story(hours: float) -> list[Finding]:
-        traffic = Traffic(cost_usd=0.0)
+        traffic = Traffic(cost_usd=0.01)
         traffic.quietly(hours, per_hour=30)
         burst(traffic, hours * HOUR, 120, limits.floor_tokens * 2)
         return alerts(findings(in_order(traffic.events, others(hours + 0.2).events), "spike"))
@@ -271,7 +297,9 @@ def test_somewhat_more_than_ever_is_weak_evidence_told_once(findings: Found, lim
     """Below a spike: it alerts nobody by itself."""
     traffic = Traffic(cost_usd=0.0)
     traffic.quietly(WARM, per_hour=30)
-    burst(traffic, WARM * HOUR, 240, limits.floor_tokens * 0.7)
+    traffic.every(
+        5.0, WARM * HOUR, WARM * HOUR + 120, input_tokens=round(limits.floor_tokens * 0.7 / 12), output_tokens=0
+    )
     [found] = findings(in_order(traffic.events, others(WARM + 0.2).events), "spike")
     assert found.severity == "low"
     assert not found.evidence.extreme

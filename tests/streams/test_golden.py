@@ -74,11 +74,13 @@ def test_the_events_are_those_of_the_story(case: str) -> None:
 @pytest.mark.parametrize("kind", [detector.name for detector in DETECTORS])
 def test_each_detector_has_a_positive_and_a_negative_case(kind: str) -> None:
     found = {
-        case: {json.loads(line)["kind"] for line in (FOLDER / f"{case}.findings.jsonl").read_text().splitlines()}
+        case: [json.loads(line) for line in (FOLDER / f"{case}.findings.jsonl").read_text().splitlines()]
         for case in CASES
         if case.startswith(kind)
     }
-    assert [kind in kinds for kinds in found.values()] == [True, False]
+    # Weak evidence is part of an ordinary life.
+    told = [{f["kind"] for f in findings if f["severity"] not in ("info", "low")} for findings in found.values()]
+    assert [kind in kinds for kinds in told] == [True, False]
     [positive, negative] = found
     assert (FOLDER / f"{positive}.incidents.jsonl").read_text()
     assert not (FOLDER / f"{negative}.commands.jsonl").read_text()

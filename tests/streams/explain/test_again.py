@@ -63,7 +63,7 @@ def test_what_is_told_when_the_file_has_ended_comes_out_again(
     quiet.quietly(9)
     loud.every(2.0, 9 * HOUR, 9 * HOUR + 240, input_tokens=2000, cost_usd=0.3)
     told_last = []
-    for length in range(34, 40):
+    for length in range(28, 34):
         events = events_file(in_order(quiet.events, loud.events[:length]))
         replay(events, tmp_path / "out", policy, Directory())
         for finding in findings_of(tmp_path / "out"):
