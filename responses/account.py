@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
-from xxhash import xxh3_64_hexdigest
 
 from responses.common import Shown, damped, is_common
 from responses.config import FAMILY, Config, Family
 from responses.guards import approval_of, forbidden
 from responses.ladder import Answer, answer
 from responses.risk import Standing
-from schemas.command import Command
+from schemas.command import Command, command_id
 from schemas.directory import Directory
 from schemas.finding import Finding
 from schemas.times import parse_millis
@@ -98,8 +97,8 @@ def account(
 
 def brought_by(finding: Finding, command: Command) -> bool:
     """Whether a command is what the decider answered to a finding: the finding is its cause, by which it is named."""
-    named = (command.tenant, command.scope, command.subject, command.action, finding.finding_id)
-    return command.command_id == "cmd-" + xxh3_64_hexdigest("\0".join(named).encode())
+    named = (command.tenant, command.scope, command.subject, command.action)
+    return command.command_id == command_id(*named, finding.finding_id)
 
 
 def _rung(wanted: Answer, finding: Finding, config: Config) -> str:

@@ -61,6 +61,7 @@ class Response(Struct, frozen=True, forbid_unknown_fields=True):
     renew_seconds: Positive
     renew_if_active_seconds: Positive
     permanent_after_blocks: Annotated[int, Meta(ge=2)]
+    second_person_minutes: Positive
     cap_tenant: Annotated[int, Meta(ge=1)]
     cap_all: Annotated[int, Meta(ge=1)]
     cap_window_minutes: Positive

@@ -6,22 +6,35 @@ and on the directory alone.
 
 import heapq
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
-from xxhash import xxh3_64_hexdigest
+from msgspec.structs import replace
 
 from responses.case import Case, InForce
 from responses.common import damped, is_common
 from responses.config import Config
-from responses.epochs import Epochs
+from responses.epochs import Epochs, Subject
 from responses.guards import Caps, approval_of, forbidden
 from responses.ladder import Answer, answer
 from responses.quotas import TenantQuotas
 from responses.risk import Standing
-from responses.saved import Gone, Head, Part, Saved, SavedBlocked, SavedEpoch, load_case, save_case, seal_parts
+from responses.saved import (
+    Gone,
+    Head,
+    Part,
+    Saved,
+    SavedBlocked,
+    SavedEpoch,
+    SavedWaiting,
+    load_case,
+    save_case,
+    seal_parts,
+)  # fmt: skip
+from responses.second_person import SecondPerson
 from responses.sweep import Sweep
 from responses.taken import Taken
 from responses.tenant_spike import TenantSpike
-from schemas.command import STRICTNESS, Action, Command, Limits, Scope
+from schemas.command import STRICTNESS, Action, Command, Limits, Scope, command_id
 from schemas.directory import Directory
 from schemas.finding import Finding, Signal, TenantBucket
 from schemas.incident import Incident
@@ -48,6 +61,7 @@ class Decider:
         self._quotas = TenantQuotas(directory, config.warn_share, config.version)
         self._cases: dict[tuple[str, str], Case] = {}
         self._epochs = Epochs()
+        self._second = SecondPerson(config.response.second_person_minutes)
         self._holders: dict[tuple[str, Scope, str], str] = {}
         """The identity whose block stands under a (tenant, scope, subject)."""
         self._due: list[tuple[int, str, str]] = []
@@ -72,22 +86,84 @@ class Decider:
         """When (ms) the next thing falls due though no signal comes: a block that ends, an incident that closes."""
         return self._due[0][0] if self._due else None
 
+    # -- what is in force -----------------------------------------------------------------------------------------
+
+    def in_force(self) -> Iterator[tuple[Subject, InForce]]:
+        """What gateways obey, as far as we know."""
+        for (tenant, scope, subject), identity in list(self._holders.items()):
+            block = self._cases[tenant, identity].blocks[scope, subject]
+            if not block.shadow:
+                yield (tenant, scope, subject), block
+
+    def last_epoch(self, subject: Subject) -> int:
+        """The epoch of the last command about a subject; 0 where there is none, or the clock has passed it."""
+        return self._epochs.last(subject)
+
     def resume(self, command: Command) -> None:
         """Takes note of the last command that an earlier owner of these tenants published for a subject."""
         key = (command.tenant, command.scope, command.subject)
         self._epochs.note(key, command.epoch)
-        if command.identity is None or command.action == "restore":
+        if command.action == "restore":
             return
-        case = self._case(command.tenant, command.identity)
+        case = self._case(command.tenant, command.identity or "")
         case.incident_id = command.incident_id
-        expires = None if command.expires_at is None else parse_millis(command.expires_at)
-        self._holders[key] = case.identity
+        self._hold(case, command, None if command.expires_at is None else parse_millis(command.expires_at))
+
+    def adopt(self, command: Command) -> list[Outcome]:
+        """Takes over what a person published without us, as that person's word."""
+        key = (command.tenant, command.scope, command.subject)
+        self._epochs.note(key, command.epoch)
+        case = self._case_over(*key, command.identity or "")
+        if command.action == "restore":
+            self._lift(case, command.scope, command.subject)
+            if command.scope in ("identity", "tenant"):
+                case.forgive(self._now, self._config)
+        else:
+            self._hold(case, replace(command, manual=True), None)
+        incident = case.responded(command)
+        return [incident] if incident else []
+
+    def order_again(self, subject: Subject) -> list[Outcome]:
+        """Orders anew what is in force, though what was ordered is no longer to be read."""
+        tenant, scope, name = subject
+        case = self._case_over(tenant, scope, name, "")
+        block = case.blocks[scope, name]
+        cause = f"again:{block.command_id}"
+        command = self._command(
+            case, block.action, scope, name, block.expires, block.reason, cause, manual=block.manual,
+            limits=block.limits,
+        )  # fmt: skip
+        block.command_id = command.command_id
+        incident = case.responded(command)
+        return [command, *([incident] if incident else [])]
+
+    def withdraw(self, command: Command) -> list[Outcome]:
+        """Gives back what a command blocks that is not in force: somebody has written an old one again."""
+        key = (command.tenant, command.scope, command.subject)
+        self._epochs.note(key, command.epoch)
+        case = self._case_over(*key, command.identity or "")
+        reason = "not in force: a command that was over had been written again"
+        return self._restore(case, command.scope, command.subject, reason, f"over:{command.command_id}", real=True)
+
+    def _hold(self, case: Case, command: Command, expires: int | None) -> None:
+        """Has a block stand that is published already."""
+        self._holders[case.tenant, command.scope, command.subject] = case.identity
         case.blocks[command.scope, command.subject] = InForce(
             command.action, command.scope, command.subject, expires, parse_millis(command.time), command.command_id,
             command.reason, command.manual, command.limits,
         )  # fmt: skip
         if expires is not None:
             self._look_again(case, expires - int(self._config.response.renew_seconds * 1000))
+
+    def _lift(self, case: Case, scope: Scope, subject: str) -> InForce | None:
+        self._holders.pop((case.tenant, scope, subject), None)
+        return case.blocks.pop((scope, subject), None)
+
+    def _case_over(self, tenant: str, scope: Scope, subject: str, identity: str) -> Case:
+        """The case under which a subject's block stands; where there is none, that of `identity`."""
+        return self._case(tenant, self._holders.get((tenant, scope, subject), identity))
+
+    # -- signals and orders ---------------------------------------------------------------------------------------
 
     def take(self, signal: Signal, arrived: int = 0) -> list[Outcome]:
         """What follows from a signal that reached us at `arrived` (ms of the broker's clock; 0: unknown)."""
@@ -101,6 +177,7 @@ class Decider:
                 if case is not None:
                     case.denied_at = self._now
                     self._touch(case)
+                    out += self._renewed(case)
             out += self._whole(signal)
         return out
 
@@ -108,6 +185,7 @@ class Decider:
         """Moves the clock to `moment` (ms); what falls due by then happens now."""
         self._now = max(self._now, moment)
         self._epochs.forget(self._now)
+        self._second.forget(self._now)
         out: list[Outcome] = []
         while self._due and self._due[0][0] <= self._now:
             _, tenant, identity = heapq.heappop(self._due)
@@ -120,26 +198,36 @@ class Decider:
             self._ask_farewell()
         return out
 
-    def order(self, request: Request) -> list[Outcome]:
-        """Carries a person's order out. It holds until a person ends it, over whatever we decide ourselves."""
+    def order(self, request: Request, person: str | None = None) -> list[Outcome]:
+        """Carries out the order of a `person` (None: the key that signed it names nobody). It holds until a person ends
+        it, over whatever we decide ourselves.
+
+        Raises:
+            Refused: it can't be carried out. Nothing has changed.
+        """
+        if request.request_id in self._taken:
+            return self.wait_until(parse_millis(request.time))
+        if person is not None:
+            request = replace(request, by=person)
+        agreed = self._second.agreed(request, person, max(self._now, parse_millis(request.time)))
         out = self.wait_until(parse_millis(request.time))
-        if not self._taken.add(request.request_id):
-            return out
-        case = self._case(request.tenant, request.identity)
-        if request.action == "restore":
+        self._taken.add(request.request_id)
+        return out if agreed is None else out + self._carry_out(agreed)
+
+    def _carry_out(self, request: Request) -> list[Outcome]:
+        scope, subject, cause = request.scope, request.about, request.request_id
+        reason = f"{request.reason} ({request.by})"
+        case = self._case_over(request.tenant, scope, subject, request.identity)
+        if request.action != "restore":
+            return self._block(case, Answer(request.action, scope, subject), reason, cause, None, manual=True)
+        if scope == "identity":
             case.forgive(self._now, self._config)
-            scopes = {*case.blocks, ("identity", request.identity)}
-            for scope, subject in sorted(scopes):
-                out += self._restore(case, scope, subject, request.reason, request.request_id, manual=True)
-            return out
-        return out + self._block(
-            case,
-            Answer(request.action, "identity", request.identity),
-            request.reason,
-            request.request_id,
-            None,
-            manual=True,
-        )
+            return [
+                outcome
+                for at in sorted({*case.blocks, (scope, subject)})
+                for outcome in self._restore(case, *at, reason, cause, manual=True)
+            ]
+        return self._restore(case, scope, subject, reason, cause, manual=True)
 
     # -- saved state ----------------------------------------------------------------------------------------------
 
@@ -172,6 +260,7 @@ class Decider:
             self._epochs.note(subject, epoch)
         for (tenant, identity), when in saved.blocked.items():
             self._caps.count(tenant, identity, when)
+        self._second.restore(saved.waiting)
         self._cases = {key: load_case(case, self._config) for key, case in saved.cases.items()}
         for (tenant, identity), case in self._cases.items():
             self._holders |= {(tenant, *at): identity for at in case.blocks}
@@ -188,6 +277,7 @@ class Decider:
         yield Head(begins, self._now, len(self._cases), *numbers)
         yield from (SavedEpoch(subject, epoch) for subject, epoch in self._epochs.held)
         yield from (SavedBlocked(key, when) for key, when in self._caps.within(self._now))
+        yield from map(SavedWaiting, self._second.waiting)
         keys = self._sweep.unsaved(-(-len(self._cases) // _ROUND))
         yield from (Gone(key) for key in keys if key not in self._cases)
         yield from (save_case(self._cases[key]) for key in keys if key in self._cases)
@@ -216,6 +306,11 @@ class Decider:
         if incident is None:
             return []
         self._look_again(case, self._now + self._quiet)
+        renewed = self._renewed(case)
+        return renewed + self._answered(case, finding, case.incident or incident, arrived)
+
+    def _answered(self, case: Case, finding: Finding, incident: Incident, arrived: int) -> list[Outcome]:
+        """What a finding of an open incident leads to."""
         response = self._config.response
         if forbidden(finding, self._directory, response, arrived) is not None or case.answered(finding, self._now):
             return [incident]
@@ -290,6 +385,8 @@ class Decider:
             reason,
             manual,
             limits,
+            # Gateways go on with what they obeyed before.
+            command.mode == "shadow" and (held is None or held.shadow),
         )
         if expires is not None:
             self._look_again(case, expires - int(self._config.response.renew_seconds * 1000))
@@ -300,33 +397,38 @@ class Decider:
         return [command, *([incident] if incident else [])]
 
     def _restore(
-        self, case: Case, scope: Scope, subject: str, reason: str, cause: str, *, manual: bool = False
-    ) -> list[Outcome]:
-        case.blocks.pop((scope, subject), None)
-        self._holders.pop((case.tenant, scope, subject), None)
-        command = self._command(case, "restore", scope, subject, None, reason, cause, manual=manual)
+        self, case: Case, scope: Scope, subject: str, reason: str, cause: str, *, manual: bool = False,
+        real: bool = False,
+    ) -> list[Outcome]:  # fmt: skip
+        """Gives back. `real`: gateways obey a block, whatever we know of it."""
+        held = self._lift(case, scope, subject)
+        # What was blocked in earnest is given back in earnest, though the policy says shadow by now.
+        real = real or (held is not None and not held.shadow)
+        command = self._command(
+            case, "restore", scope, subject, None, reason, cause, manual=manual, mode="enforce" if real else None
+        )
         incident = case.responded(command)
         self._look_again(case, self._now + self._quiet)
         return [command, *([incident] if incident else [])]
 
     def _command(
         self, case: Case, action: Action, scope: Scope, subject: str, expires: int | None, reason: str, cause: str,
-        *, manual: bool = False, limits: Limits | None = None,
+        *, manual: bool = False, limits: Limits | None = None, mode: Literal["enforce", "shadow"] | None = None,
     ) -> Command:  # fmt: skip
         key = (case.tenant, scope, subject)
         epoch = self._epochs.next(key, self._now)
         incident = case.incident
         return Command(
-            command_id="cmd-" + xxh3_64_hexdigest(f"{case.tenant}\0{scope}\0{subject}\0{action}\0{cause}".encode()),
+            command_id=command_id(case.tenant, scope, subject, action, cause),
             time=format_millis(self._now),
             tenant=case.tenant,
-            identity=case.identity,
+            identity=case.identity or None,
             scope=scope,
             subject=subject,
             action=action,
             epoch=epoch,
             expires_at=None if expires is None else format_millis(expires),
-            mode=self._config.response.mode,
+            mode=mode or self._config.response.mode,
             reason=reason,
             incident_id=case.incident_id or f"inc-{cause}",
             finding_ids=incident.finding_ids if incident else [],
@@ -336,6 +438,12 @@ class Decider:
         )
 
     # -- what falls due -------------------------------------------------------------------------------------------
+
+    def _renewed(self, case: Case) -> list[Outcome]:
+        """Renews at once what would end before it is looked at again."""
+        soon = self._now + self._config.response.renew_seconds * 1000
+        ends = any(b.expires is not None and self._now < b.expires <= soon for b in case.blocks.values())
+        return self._review(case) if ends else []
 
     def _review(self, case: Case) -> list[Outcome]:
         """Renews or ends the blocks that expire, and closes an incident that has been quiet."""
@@ -353,7 +461,7 @@ class Decider:
                     case, block.action, scope, subject, block.expires, reason, f"renew:{block.command_id}",
                     limits=block.limits,
                 )  # fmt: skip
-                block.command_id = command.command_id
+                block.command_id, block.shadow = command.command_id, command.mode == "shadow"
                 incident = case.responded(command)
                 out += [command, *([incident] if incident else [])]
             elif now >= block.expires:

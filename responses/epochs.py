@@ -30,6 +30,10 @@ class Epochs:
             self._last[subject] = epoch
             heapq.heappush(self._passing, (epoch, subject))
 
+    def last(self, subject: Subject) -> int:
+        """The last epoch of a command about `subject`; 0 where there is none, or the clock has passed it."""
+        return self._last.get(subject, 0)
+
     def forget(self, now: int) -> None:
         """Forgets what `now` (ms) has passed; the clock never goes back."""
         while self._passing and self._passing[0][0] < now:

@@ -15,6 +15,7 @@ from responses.case import Case, InForce, Whole
 from responses.config import Config, Family
 from responses.epochs import Subject
 from responses.risk import Standing
+from responses.second_person import Waiting
 from responses.sweep import Key
 from responses.taken import Ids
 from schemas.finding import Finding
@@ -55,6 +56,12 @@ class SavedBlocked(Struct):
     when: int
 
 
+class SavedWaiting(Struct):
+    """An order that waits for a second person. Each checkpoint has all."""
+
+    waiting: Waiting
+
+
 class Gone(Struct):
     """A case that is no more."""
 
@@ -80,7 +87,7 @@ class SavedCase(Struct, omit_defaults=True):
     whole: Whole = field(default_factory=Whole)
 
 
-Part = Head | SavedEpoch | SavedBlocked | Gone | SavedCase | Ids
+Part = Head | SavedEpoch | SavedBlocked | SavedWaiting | Gone | SavedCase | Ids
 
 
 class _Kind(NamedTuple):
@@ -89,7 +96,9 @@ class _Kind(NamedTuple):
     decoder: msgspec.json.Decoder[Any]
 
 
-_FORMATS: dict[type[Part], int] = {Head: 1, SavedEpoch: 1, SavedBlocked: 1, Gone: 1, SavedCase: 1, Ids: 1}
+_FORMATS: dict[type[Part], int] = {
+    Head: 1, SavedEpoch: 1, SavedBlocked: 1, SavedWaiting: 1, Gone: 1, SavedCase: 1, Ids: 1,
+}  # fmt: skip
 """Raised by whoever changes what a part's bytes mean, in `Finding` and `Incident` too."""
 _KINDS = {
     part: _Kind(f"decide.{part.__name__.removeprefix('Saved').lower()}", number, msgspec.json.Decoder(list[part]))  # type: ignore[valid-type]
@@ -129,7 +138,9 @@ def load_case(saved: SavedCase, config: Config) -> Case:
     case.touched = saved.touched
     case.next_farewell = saved.next_farewell
     case.risk = Standing(config.risk, saved.risk)
-    case.blocks = {(block.scope, block.subject): block for block in saved.blocks}
+    # Who was blocked in the shadow never was, once the policy says to enforce: the next finding has its answer.
+    shadow = config.response.mode == "shadow"
+    case.blocks = {(block.scope, block.subject): block for block in saved.blocks if shadow or not block.shadow}
     case.block_starts = saved.block_starts
     case.denied_at = saved.denied_at
     case.cleared_at = saved.cleared_at
@@ -194,6 +205,7 @@ class Saved:
         self.head: Head | None = None
         self.epochs: dict[Subject, int] = {}
         self.blocked: dict[Key, int] = {}
+        self.waiting: list[Waiting] = []
         self.cases: dict[Key, SavedCase] = {}
         self.ids: dict[int, str] = {}
         self.again: set[Key] = set()
@@ -216,12 +228,15 @@ class Saved:
                 self.head = part
                 self.epochs.clear()
                 self.blocked.clear()
+                self.waiting.clear()
                 if part.begins:
                     self.again.clear()
             case SavedEpoch():
                 self.epochs[part.subject] = part.epoch
             case SavedBlocked():
                 self.blocked[part.at] = part.when
+            case SavedWaiting():
+                self.waiting.append(part.waiting)
             case Gone():
                 self.cases.pop(part.at, None)
             case SavedCase():

@@ -39,6 +39,9 @@ class Taken:
             self._ids.remove(self._order.popleft())
         return True
 
+    def __contains__(self, cause: str) -> bool:
+        return cause in self._ids
+
     @property
     def swept(self) -> bool:
         """Whether a round has written every id."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
+from xxhash import xxh3_64_hexdigest
 
 from schemas.decoding import Malformed, decode
 from schemas.times import format_millis, parse_millis
@@ -66,6 +67,11 @@ class Command(Struct, frozen=True):
     limits: Limits | None = None
 
 
+def command_id(tenant: str, scope: Scope, subject: str, action: Action, cause: str) -> str:
+    """The id of a command, by which what caused it (a finding, a person's request) can be told."""
+    return "cmd-" + xxh3_64_hexdigest(f"{tenant}\0{scope}\0{subject}\0{action}\0{cause}".encode())
+
+
 decode_command = msgspec.json.Decoder(Command).decode
 """A line of `commands.jsonl`."""
 
@@ -79,8 +85,9 @@ def record_key(tenant: str, scope: str, subject: str) -> str:
     return digest.hexdigest()
 
 
-def claims(command: Command, *, issuer: str, issued: int, contact: str) -> dict[str, Any]:
+def claims(command: Command, *, issuer: str, issued: int, contact: str, break_glass: bool = False) -> dict[str, Any]:
     """The claims of the command's token. `issued` is the publication's time in ms; `contact` whom the caller asks.
+    `break_glass` says that a person wrote it without decide.
 
     An expiry counts from publication: a command that waited in a backlog holds as long as the policy said.
     """
@@ -115,6 +122,7 @@ def claims(command: Command, *, issuer: str, issued: int, contact: str) -> dict[
             "manual": command.manual,
             "mode": command.mode,
             "contact": contact,
+            **({"break_glass": True} if break_glass else {}),
         },
     }
     if command.action == "throttle":

@@ -5,11 +5,17 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from schemas.command import Scope
 from schemas.decoding import decode
 
 
-class Request(Struct, frozen=True):
-    """`by` asks for `action` on an identity of a tenant, and says why. `time` is RFC 3339."""
+class Request(Struct, frozen=True, omit_defaults=True):
+    """`by` asks for `action`, and says why. `time` is RFC 3339.
+
+    The order is on an identity of a tenant; with another `scope` on its `subject`, where `identity` may be empty: the
+    tenant as a whole, one credential, session or end user. `approves` names a request of another person, the same
+    order, that waits for a second one.
+    """
 
     request_id: str
     time: str
@@ -18,6 +24,23 @@ class Request(Struct, frozen=True):
     action: Literal["throttle", "suspend", "revoke", "restore"]
     reason: str
     by: str
+    scope: Scope = "identity"
+    subject: str | None = None
+    approves: str | None = None
+
+    @property
+    def about(self) -> str:
+        """The subject within the scope."""
+        return self.identity if self.scope == "identity" else self.subject or ""
+
+    def __post_init__(self) -> None:
+        """Checks what must be named."""
+        if not (self.tenant and self.about):
+            raise ValueError(f"an order with the scope {self.scope} that does not say on what")
+        if self.scope == "session" and not self.identity:
+            raise ValueError("an order on a session without its identity: callers make the names of sessions up")
+        if self.scope == "tenant" and self.subject != self.tenant:
+            raise ValueError("an order on a tenant as a whole names the tenant as its subject")
 
 
 _decoder = msgspec.json.Decoder(Request)

@@ -10,9 +10,12 @@ from streams.settings import Kafka
 _STALLED_S = 60.0
 
 
-def committed_records(kafka: Kafka, topic: str, number: int, group: str) -> Iterator[Message]:
-    """Every record of the partition `number` whose transaction, if any, was committed. `group` is only a name: nothing
-    is committed. Its last offset says nothing of the end, which may be a transaction's mark: the client tells it.
+def committed_records(
+    kafka: Kafka, topic: str, number: int, group: str, *, since: int = 0, quiet: bool = False
+) -> Iterator[Message]:
+    """Every record of the partition `number` from the offset `since` on whose transaction, if any, was committed.
+    `group` is only a name: nothing is committed. The last offset says nothing of the end, which may be a transaction's
+    mark: the client tells it. `quiet` keeps the client from writing into a command's output.
 
     Raises:
         KafkaException: the broker refused, or what is being read was deleted meanwhile.
@@ -30,14 +33,15 @@ def committed_records(kafka: Kafka, topic: str, number: int, group: str) -> Iter
             "max.partition.fetch.bytes": 16 << 20,
             "queued.max.messages.kbytes": 256 << 10,
             "fetch.wait.max.ms": 20,
+            **({"log_level": "0"} if quiet else {}),
         }
     )
     try:
         place = TopicPartition(topic, number)
         low, high = consumer.get_watermark_offsets(place, timeout=30)
-        if low == high:
+        if max(low, since) >= high:
             return
-        place.offset = low
+        place.offset = max(low, since)
         consumer.assign([place])
         heard = time.monotonic()
         while True:

@@ -1,15 +1,16 @@
 """`tripswitch init`: topics, ClickHouse tables and signing keys. May be run again; changes nothing that is there."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from msgspec import Struct
 
 from schemas.directory import Directory
 from schemas.topics import TOPICS
 from sinks.errors import Unreachable
-from sinks.killswitch import new_keys
+from sinks.keys import new_keys
 from streams.archive import make_sink
 from streams.rights import RIGHTS, grant, principal
 from streams.settings import Kafka, Settings, Signing
@@ -73,6 +74,42 @@ def make_topics(kafka: Kafka) -> Iterator[str]:
         yield name
 
 
+class Differs(Struct, frozen=True):
+    """A setting that a topic has other than it must: what is seen, and how to mend it."""
+
+    topic: str
+    seen: str
+    mend: str
+
+
+def differing(kafka: Kafka, names: Container[str]) -> Iterator[Differs]:
+    """What the topics in `names` have other than they must.
+
+    Raises:
+        Unreachable: the broker does not answer.
+    """
+    fixed = {topic.name: topic for topic in TOPICS if topic.fixed and topic.name in names}
+    if not fixed:
+        return
+    client = AdminClient(kafka.confluent())
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in fixed]
+    for resource, future in client.describe_configs(asked, request_timeout=_SECONDS).items():
+        topic = fixed[resource.name]
+        try:
+            found = {name: entry.value for name, entry in future.result().items()}
+        except KafkaException as error:
+            raise Unreachable(
+                f"the broker at {kafka.bootstrap} does not tell the settings of {topic.name}: {error.args[0].str()}"
+            ) from error
+        for name in topic.fixed:
+            if found.get(name) != topic.config[name]:
+                yield Differs(
+                    topic.name,
+                    f"{name} is {found.get(name)}, and should be {topic.config[name]}",
+                    f"kafka-configs.sh --alter --topic {topic.name} --add-config {name}={topic.config[name]}",
+                )
+
+
 def make_keys(signing: Signing) -> str | None:
     """Makes the signing keys where there are none; returns their `kid`, None where they exist."""
     private, public = Path(signing.key), Path(signing.jwks)
@@ -86,8 +123,11 @@ def initialise(settings: Settings) -> Iterator[str]:
     kid = make_keys(settings.signing)
     if kid:
         yield f"signing key {settings.signing.key}, public keys {settings.signing.jwks} (kid {kid})"
+    there = reach(settings.kafka)
     for name in make_topics(settings.kafka):
         yield f"topic {name}, {settings.kafka.partitions} partitions"
+    for differs in differing(settings.kafka, there):
+        yield f"topic {differs.topic}: {differs.seen}; change it with `{differs.mend}`"
     if settings.kafka.grant_rights:
         grant(settings.kafka)
         yield f"rights of {', '.join(map(principal, RIGHTS))}"

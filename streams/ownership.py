@@ -17,6 +17,7 @@ from streams.state import NoLog, StateLog
 _SAVED_EVERY_S = 2.0
 _RESTORED_AT_ONCE = 2
 _TICK_S = 1.0
+_SPEAK_S = 0.25
 Log = StateLog | NoLog
 
 
@@ -57,6 +58,23 @@ class Owner(Protocol):
         ...
 
 
+class Voice(Protocol):
+    """What an owner says of itself in its partitions' transactions, though no record asks for it."""
+
+    def opened(self, number: int, partition: Any, /) -> Any:
+        """What `go_on` gets in place of the restored `partition` (None: nothing was ever saved). Called in a thread,
+        once no other owner can write any more; touches nothing else."""
+        ...
+
+    def has_word(self, number: int, /) -> bool:
+        """Whether there is something to say."""
+        ...
+
+    def word(self, number: int, /) -> list[Record]:
+        """What is published with the next checkpoint, after what followed from all records before it."""
+        ...
+
+
 class Ownership:
     """Ties an owner to an app and to the logs of its partitions.
 
@@ -67,9 +85,10 @@ class Ownership:
 
     def __init__(
         self, app: faust.App, name: str, owner: Owner, publisher: Publisher, log_of: Callable[[int], Log],
-        *, atomic: bool,
+        *, atomic: bool, voice: Voice | None = None,
     ) -> None:  # fmt: skip
         self._app = app
+        self._voice = voice
         self._name = name
         self._publisher = publisher
         self._owner = owner
@@ -149,6 +168,18 @@ class Ownership:
             await self._publisher.publish(self._owner.ticks())
         await self._save_all(due=True)
 
+    async def speak(self) -> None:
+        """Publishes what the owner has to say of itself."""
+        for number, opening in list(self._logs.items()):
+            if self._voice is None or self._app.rebalancing or self._failed:
+                return
+            async with self._effects:
+                if _opened(opening) and self._voice.has_word(number):
+                    await self._settle(number)
+                    self._save(opening.result(), number)
+            # One signature at a time, and other work between them.
+            await asyncio.sleep(0)
+
     # -- saving ---------------------------------------------------------------------------------------------------
 
     async def _save_all(self, *, due: bool) -> None:
@@ -177,6 +208,7 @@ class Ownership:
     def _write(self, log: Log, number: int, effects: Sequence[Record] = ()) -> "asyncio.Future[None]":
         """Captures the partition's state at once, and writes it."""
         checkpoint, offsets = self._owner.checkpoint(number), self._owner.offsets(number)
+        effects = [*effects, *(self._voice.word(number) if self._voice is not None else ())]
 
         async def write() -> None:
             written = False
@@ -210,10 +242,14 @@ class Ownership:
                 return log
             await log.open()
             partition, offsets = await asyncio.to_thread(log.read, lambda some: self._owner.restored(number, some))
+            if self._voice is not None:
+                partition = await asyncio.to_thread(self._voice.opened, number, partition)
         if self._is_current(number):
             self._owner.go_on(number, partition, offsets)
             self._saved[number] = offsets
             self._due[number] = time.monotonic() + _SAVED_EVERY_S
+            if self._voice is not None:
+                await self._write(log, number)
         return log
 
     def _is_current(self, number: int) -> bool:
@@ -274,6 +310,10 @@ def own(app: faust.App, source: faust.TopicT, name: str, ownership: Ownership) -
     @app.timer(_TICK_S)
     async def tick() -> None:
         await ownership.tick()
+
+    @app.timer(_SPEAK_S)
+    async def speak() -> None:
+        await ownership.speak()
 
     @app.on_partitions_revoked.connect
     async def revoked(_: object, revoked: set[Any], **kwargs: object) -> None:

@@ -34,18 +34,19 @@ from sinks.errors import Unreachable
 from streams.settings import Kafka
 
 _SECONDS = 15.0
-Role = Literal["detect", "decide", "archive", "notify", "operator", "gateway"]
+Role = Literal["detect", "decide", "archive", "notify", "operator", "gateway", "break-glass"]
 
 
 class Rights(Struct, frozen=True):
-    """What a role reads and writes, topics of which it deletes records, and what the names of its consumer groups and
-    transactions begin with. `transacts` is for those who write in transactions."""
+    """What a role reads and writes, topics of which it deletes records, and what the names of its consumer groups and,
+    where it writes in any, of its transactions begin with. `watches` are groups of others whose offsets it may see."""
 
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     groups: str
     deletes: tuple[str, ...] = ()
-    transacts: bool = False
+    transactions: str | None = None
+    watches: tuple[str, ...] = ()
 
 
 RIGHTS: dict[Role, Rights] = {
@@ -55,14 +56,14 @@ RIGHTS: dict[Role, Rights] = {
         (USAGE, SIGNALS, DEAD_LETTERS, STATE_DETECT),
         "tripswitch-detect",
         (STATE_DETECT,),
-        transacts=True,
+        "tripswitch-detect",
     ),
     "decide": Rights(
         (SIGNALS, REQUESTS, KILLSWITCH, STATE_DECIDE),
         (SIGNALS, INCIDENTS, KILLSWITCH, AUDIT, DEAD_LETTERS, STATE_DECIDE),
         "tripswitch-decide",
         (STATE_DECIDE,),
-        transacts=True,
+        "tripswitch-decide",
     ),
     "archive": Rights(
         (USAGE, SIGNALS, INCIDENTS, REQUESTS, KILLSWITCH, AUDIT, ACKS, DEAD_LETTERS),
@@ -71,10 +72,16 @@ RIGHTS: dict[Role, Rights] = {
     ),
     "notify": Rights((INCIDENTS,), (DEAD_LETTERS,), "tripswitch-notify"),
     "operator": Rights(
-        (USAGE, SIGNALS, INCIDENTS, KILLSWITCH, AUDIT, ACKS, DEAD_LETTERS), (REQUESTS,), "tripswitch-operator"
+        (USAGE, SIGNALS, INCIDENTS, KILLSWITCH, AUDIT, ACKS, DEAD_LETTERS),
+        (REQUESTS,),
+        "tripswitch-operator",
+        # Whether an order was read.
+        watches=("tripswitch-decide",),
     ),
     # Never the kill switch: whoever takes a gateway over can still block or restore nobody.
     "gateway": Rights((KILLSWITCH,), (USAGE, ACKS), "tripswitch-gateway"),
+    # In the name of decide's transactions, so that decide can write no more before it starts again.
+    "break-glass": Rights((KILLSWITCH,), (KILLSWITCH, AUDIT), "tripswitch-break-glass", (), "tripswitch-decide"),
 }
 
 
@@ -97,9 +104,10 @@ def bindings(role: Role) -> Iterator[AclBinding]:
     ):
         yield from (may(ResourceType.TOPIC, topic, literal, operation) for topic in topics)
     yield may(ResourceType.GROUP, rights.groups, prefixed, AclOperation.READ)
-    if rights.transacts:
+    yield from (may(ResourceType.GROUP, name, literal, AclOperation.DESCRIBE) for name in rights.watches)
+    if rights.transactions is not None:
         for operation in (AclOperation.DESCRIBE, AclOperation.WRITE):
-            yield may(ResourceType.TRANSACTIONAL_ID, rights.groups, prefixed, operation)
+            yield may(ResourceType.TRANSACTIONAL_ID, rights.transactions, prefixed, operation)
     if role != "gateway":
         # To tell a topic that is missing from one that is not its own.
         yield from (may(ResourceType.TOPIC, topic.name, literal, AclOperation.DESCRIBE) for topic in TOPICS)

@@ -68,11 +68,17 @@ class Slack(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Signing(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[signing]`: the private key (PEM), and the public keys (JWKS) that gateways get."""
+    """`[signing]`: the private key (PEM) that signs commands, and the public keys (JWKS) that gateways get.
+
+    `operators` has the public keys of people who give orders; without it, whoever has `key` gives them. `operator_key`
+    is the private key of who types the orders here; without it, `key` is.
+    """
 
     key: str = "tripswitch-signing.pem"
     jwks: str = "tripswitch-jwks.json"
     issuer: str = "https://tripswitch.invalid"
+    operators: str | None = None
+    operator_key: str | None = None
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +101,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         return read_directory(Path(self.directory)) if self.directory else Directory()
 
 
+_GATEWAYS = ("gateway", "guard")
+"""Tables that a gateway on this machine may have in the same file."""
 _VARIABLES = {
     **{f"KAFKA_{name.upper()}": ("kafka", name) for name in Kafka.__struct_fields__},
     "CLICKHOUSE_URL": ("clickhouse", "url"),
@@ -102,6 +110,8 @@ _VARIABLES = {
     "TRIPSWITCH_SIGNING_KEY": ("signing", "key"),
     "TRIPSWITCH_JWKS": ("signing", "jwks"),
     "TRIPSWITCH_ISSUER": ("signing", "issuer"),
+    "TRIPSWITCH_OPERATORS": ("signing", "operators"),
+    "TRIPSWITCH_OPERATOR_KEY": ("signing", "operator_key"),
     "TRIPSWITCH_POLICY": ("", "policy"),
     "TRIPSWITCH_DIRECTORY": ("", "directory"),
 }
@@ -119,6 +129,7 @@ def read_settings(path: Path = Path("tripswitch.toml")) -> Settings:
             table = tomllib.loads(path.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path}: not TOML: {error}") from error
+    table = {name: value for name, value in table.items() if name not in _GATEWAYS}
     given = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
     for variable, value in given.items():
         section, name = _VARIABLES[variable]

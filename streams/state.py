@@ -144,7 +144,8 @@ class StateLog:
                     sent.append(await producer.send(record.topic, record.value, **of))
                 at, *_ = await asyncio.gather(*sent)
                 places = {Place(topic, number): offset for topic, offset in offsets.items()}
-                await producer.send_offsets_to_transaction(places, self._group)
+                if places:
+                    await producer.send_offsets_to_transaction(places, self._group)
         finally:
             # What has failed with the transaction is told once, by it.
             for one in sent:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from schemas.directory import Directory, DirectoryError, read_directory
 from sinks.clickhouse import SchemaError
 from sinks.errors import Unreachable
-from sinks.killswitch import BadKey
+from sinks.keys import BadKey
 from streams.policy import PolicyError
 from streams.settings import SettingsError, read_settings
 

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 
 from schemas.topics import USAGE
 from sinks.clickhouse import ClickHouseSink
-from sinks.killswitch import new_keys
+from sinks.keys import new_keys
 from sinks.slack.fake import FakeSlack, Message, render_text
 from streams.demo.board import Board, Suspect
 from streams.demo.broker import PARTITIONS, Broker, Lags

@@ -24,6 +24,7 @@ from schemas.command import TOKEN_TYPE, Command, from_claims
 from schemas.dead_letter import DeadLetter
 from schemas.directory import Directory
 from schemas.finding import Finding, Tick, decode_signal, encode
+from schemas.heartbeat import is_heartbeat
 from schemas.times import parse_millis
 from schemas.topics import AUDIT, DEAD_LETTERS, INCIDENTS, KILLSWITCH, SIGNALS, USAGE
 from sinks.killswitch import Verifier
@@ -116,6 +117,8 @@ class Undisturbed:
         """The commands in records of a kill-switch topic, verified, in order; a repeat counts once."""
         orders: dict[Order, None] = {}
         for record in records:
+            if is_heartbeat(record.key):
+                continue
             payload = self._verifier.payload(record.value or b"", TOKEN_TYPE)
             command = from_claims(payload)
             [event] = _decode_claims(payload)["events"].values()

@@ -18,12 +18,15 @@ def lived(road: Road) -> Road:
     road.cli("init")
     workers = {name: road.start(name) for name in ("detect", "decide", "archive")}
     road.publish([*Story(int(time.time() * 1000)).events, b"not json"], key=b"key_stolen")
-    wait_until(lambda: len(road.read("llm.killswitch")) >= len(CUT_OFF), "commands", road)
+    wait_until(lambda: len(road.read("llm.killswitch.audit")) >= len(CUT_OFF), "commands", road)
     # The buckets that nothing follows are closed by their owner's ticks, and may tell something still.
     before, now = -1, 0
     while before != now:
         time.sleep(6)
-        before, now = now, sum(len(road.read(topic)) for topic in ("llm.signals", "llm.incidents", "llm.killswitch"))
+        before, now = (
+            now,
+            sum(map(len, map(road.read, ("llm.signals", "llm.incidents", "llm.killswitch.audit")))),
+        )
     # One after the other, so that each has read all that the one before it wrote.
     for name, worker in workers.items():
         for _ in range(2):

@@ -24,7 +24,7 @@ def test_orders_are_carried_out_over_kills(kafka_node: KafkaNode, tmp_path: Path
         with Traffic(kafka_node.bootstrap, 5):
             wait_restored(road, *workers)
             for action in ("revoke", "restore", "suspend"):
-                road.cli(action, "acme/acme-spike0", "--reason", "as the owner asked")
+                road.cli(action, "acme/acme-spike0", "--reason", "as the owner asked", "--no-wait")
                 time.sleep(random.uniform(0.0, 0.3))
                 road.stop(road.workers[-1], signal.SIGKILL)
                 road.start("decide", "a")

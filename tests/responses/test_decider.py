@@ -80,6 +80,22 @@ def test_a_finding_renews_too(story: Begin, config: Config) -> None:
     assert [command.action for command in s.commands] == ["throttle", "throttle"]
 
 
+@pytest.mark.parametrize("sign", ["finding", "denied call"])
+def test_what_comes_just_before_a_block_ends_renews_it_at_once(story: Begin, config: Config, sign: str) -> None:
+    """After the last look at it: the block must not end before the next one is out."""
+    s = story()
+    s.extreme(0)
+    period = config.response.throttle_minutes * 60
+    s.until(period - 12)
+    if sign == "finding":
+        s.find(period - 10, "spike", "high")
+    else:
+        s.denied(period - 10)
+    s.until(period + 60)
+    assert [command.action for command in s.commands] == ["throttle", "throttle"]
+    assert seconds(s.commands[1].time) < period
+
+
 def test_denied_calls_of_others_renew_nothing(story: Begin, config: Config) -> None:
     s = story()
     s.loop(0)
@@ -126,7 +142,7 @@ def test_a_persons_order_holds_until_a_person_ends_it(story: Begin) -> None:
     s = story()
     [command] = s.order(0, "suspend")
     assert (command.manual, command.expires_at) == (True, None)
-    assert command.reason == "because"
+    assert command.reason == "because (ann)"
     s.until(3 * 86_400)
     assert len(s.commands) == 1
     s.order(3 * 86_400 + 1, "restore")

@@ -295,8 +295,9 @@ FORMATS = {
     "decide.head 1": "96f35958d4a57d0f",
     "decide.epoch 1": "e8a6216c486307f7",
     "decide.blocked 1": "e0da3fd496e8dcbe",
+    "decide.waiting 1": "bc4ba46e464946bd",
     "decide.gone 1": "87c4c260f258346c",
-    "decide.case 1": "53f08324beda4739",
+    "decide.case 1": "50e74d64798ed312",
     "decide.ids 1": "01780452a2ae8c95",
 }
 

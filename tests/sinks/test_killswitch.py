@@ -14,9 +14,10 @@ from joserfc import jws
 from joserfc.jwk import RSAKey
 from msgspec.structs import replace
 
-from schemas.command import STRICTNESS, TOKEN_TYPE, Command, Limits, record_key
+from schemas.command import STRICTNESS, TOKEN_TYPE, Command, Limits, claims, from_claims, record_key
 from schemas.topics import AUDIT, KILLSWITCH
-from sinks.killswitch import REQUEST_TYPE, BadKey, Signer, Verifier, new_keys
+from sinks.keys import BadKey, new_keys
+from sinks.killswitch import REQUEST_TYPE, Signer, Verifier
 from tripswitch_gateway import CommandVerifier, KeyFile, Refused
 
 ISSUER = "https://tripswitch.example/ssf"
@@ -220,3 +221,23 @@ def test_a_file_that_is_no_jwks_is_named(tmp_path: Path, content: bytes) -> None
     (tmp_path / "jwks.json").write_bytes(content)
     with pytest.raises(BadKey, match=r"jwks\.json: not a JWKS file"):
         Verifier.read(tmp_path / "jwks.json")
+
+
+def test_the_golden_break_glass_command_is_what_we_write() -> None:
+    """The file binds us and the gateways."""
+    golden = json.loads((Path(__file__).parents[1] / "golden" / "break_glass.json").read_text(encoding="utf-8"))
+    [event] = golden["claims"]["events"].values()
+    issued, contact = event["ext"]["not_before"], event["ext"]["contact"]
+    command = from_claims(json.dumps(golden["claims"]).encode())
+    made = claims(command, issuer=golden["claims"]["iss"], issued=issued, contact=contact, break_glass=True)
+    assert made == golden["claims"]
+    assert (event["ext"]["break_glass"], event["ext"]["manual"]) == (True, True)
+    assert golden["record_key"] == record_key(command.tenant, command.scope, command.subject)
+
+
+def test_a_command_signed_again_is_the_same_but_for_when(signer: Signer, verifier: Verifier) -> None:
+    first = signer.records(COMMAND, NOW)[0]
+    said = json.loads(verifier.payload(first.value, TOKEN_TYPE))
+    again = signer.again(COMMAND, said, NOW + 5000)
+    assert (again.topic, again.key) == (first.topic, first.key)
+    assert json.loads(verifier.payload(again.value, TOKEN_TYPE)) == {**said, "iat": said["iat"] + 5}

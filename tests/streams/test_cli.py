@@ -165,6 +165,63 @@ def test_keys_are_made_once(cli: Cli) -> None:
     assert "PRIVATE" not in result.output
 
 
+def test_a_persons_key_is_made_beside_the_others(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "TRIPSWITCH_OPERATORS" in mistake(cli("keys", "new", "--person", "alice"))
+    monkeypatch.setenv("TRIPSWITCH_OPERATORS", "people.json")
+    cli("keys", "new")
+    for name in ("alice", "bob"):
+        result = cli("keys", "new", "--person", name)
+        assert result.exit_code == 0
+        assert Path(f"tripswitch-{name}.pem").stat().st_mode & 0o777 == 0o600
+    assert "never overwritten" in mistake(cli("keys", "new", "--person", "alice"))
+    told = json.loads(cli("keys", "list", "--json").stdout)
+    assert [(key["for"], key["signs"]) for key in told["keys"]] == [
+        ("commands", True), ("alice's orders", False), ("bob's orders", False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", '"'])
+def test_a_person_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("TRIPSWITCH_OPERATORS", "people.json")
+    assert "name a person" in mistake(cli("keys", "new", "--person", name))
+
+
+def test_a_break_glass_key_is_trusted_by_gateways(cli: Cli) -> None:
+    assert "`tripswitch keys new`" in mistake(cli("keys", "new", "--break-glass"))
+    cli("keys", "new")
+    before = json.loads(cli("keys", "list", "--json").stdout)["jwks_sha256"]
+    assert "off line" in cli("keys", "new", "--break-glass", "--key", "vault.pem").stdout
+    told = json.loads(cli("keys", "list", "--json").stdout)
+    assert [key["for"] for key in told["keys"]] == ["commands", "break-glass"]
+    assert told["jwks_sha256"] != before
+    assert mistake(cli("keys", "new", "--break-glass", "--person", "a")).startswith("a person's key gives orders")
+
+
+def test_a_key_that_signs_is_not_retired(cli: Cli) -> None:
+    cli("keys", "new")
+    [key] = json.loads(cli("keys", "list", "--json").stdout)["keys"]
+    assert "signs commands now" in mistake(cli("keys", "retire", key["kid"]))
+    assert "no such key" in mistake(cli("keys", "retire", "nobody"))
+
+
+def test_past_decide_takes_a_key_that_gateways_know_for_that(cli: Cli) -> None:
+    cli("keys", "new")
+    words = ("killswitch", "break-glass", "revoke", "acme/key_1", "--reason", "x", "--key", "tripswitch-signing.pem")
+    assert "gateways know no break-glass key" in mistake(cli(*words))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["acme/s1", "--scope", "session"], "--scope session needs --identity"),
+        (["acme/*", "--scope", "credential"], "the whole tenant is acme/*"),
+        (["acme/globex", "--scope", "tenant"], "the whole tenant is acme/*"),
+    ],
+)
+def test_a_scope_that_cannot_be_meant(cli: Cli, words: list[str], said: str) -> None:
+    assert said in mistake(cli("revoke", *words, "--reason", "x"))
+
+
 def test_a_policy_is_checked_and_shown(cli: Cli, policy_file: Path) -> None:
     from streams.policy import read_policy
 

@@ -1,5 +1,6 @@
 """What `decide` makes of records: signed commands to the owner's partition, gateways first, people's orders."""
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,15 +10,20 @@ import msgspec
 import pytest
 from faust.types import TP
 
-from schemas.command import Command, from_claims
+from schemas.command import Command, from_claims, record_key
 from schemas.directory import Directory
 from schemas.finding import Cause, Evidence, Finding, Tick, encode
+from schemas.heartbeat import Heartbeat, is_heartbeat
 from schemas.request import Request
 from schemas.times import format_millis, parse_millis
-from sinks.killswitch import REQUEST_TYPE, Signer, Verifier, new_keys
+from sinks.keys import new_keys
+from sinks.killswitch import REQUEST_TYPE, Signer, Verifier
 from streams.decide import Decision
+from streams.in_force import Found, read_heartbeat
+from streams.keyring import Keyring
 from streams.policy import read_policy
 from streams.record import Record
+from streams.settings import Signing
 
 START = 1_772_409_600_000
 SIGNALS, REQUESTS = TP("llm.signals", 3), TP("llm.requests", 3)
@@ -31,8 +37,24 @@ def signer(tmp_path: Path) -> Signer:
 
 @pytest.fixture
 def decision(signer: Signer, tmp_path: Path) -> Decision:
+    return owner([], tmp_path)
+
+
+def keyring(tmp_path: Path) -> Keyring:
+    files = {"key": str(tmp_path / "key.pem"), "jwks": str(tmp_path / "jwks.json")}
+    return Keyring(Signing(**files, issuer="https://example.test"), "on-call")
+
+
+def owner(published: list[Record], tmp_path: Path) -> Decision:
+    """A worker that has just taken the partition over, and finds on the kill switch what was published."""
     policy = read_policy(Path(__file__).parents[2] / "policy.toml")
-    return Decision(policy, Directory(), signer, Verifier.read(tmp_path / "jwks.json"), lambda number: [])
+    keys, found = keyring(tmp_path), Found()
+    for record in published:
+        if record.topic == "llm.killswitch":
+            found.take(record.key, record.value, keys.commands)
+    decision = Decision(policy, Directory(), keys, lambda number: found)
+    decision.go_on(3, decision.opened(3, None), {})
+    return decision
 
 
 def record(at: TP, offset: int, value: bytes | None, timestamp: int = START) -> Any:
@@ -101,8 +123,8 @@ def test_a_restored_partition_goes_on_with_the_next_records(decision: Decision, 
     decision.take(SIGNALS, [record(SIGNALS, 6, loop())])
     checkpoint, offsets = decision.checkpoint(3), decision.offsets(3)
     assert offsets == {"llm.signals": 7}
-    again = restarted([], signer, tmp_path)
-    again.go_on(3, again.restored(3, iter(checkpoint.pieces)), offsets)
+    again = owner([], tmp_path)
+    again.go_on(3, again.opened(3, again.restored(3, iter(checkpoint.pieces))), offsets)
     assert again.take(SIGNALS, [record(SIGNALS, 6, loop())]) == []
     assert again.offsets(3) == offsets
     # Known from before: the same finding in another record is answered with nothing.
@@ -136,31 +158,24 @@ def test_an_idle_partition_with_a_block_gets_a_tick_that_ends_it(
     assert [r.topic for r in out][:2] == ["llm.killswitch", "llm.killswitch.audit"]
 
 
-def restarted(out: list[Record], signer: Signer, tmp_path: Path) -> Decision:
-    """Another worker, which finds on the kill switch what the first one published."""
-    policy = read_policy(Path(__file__).parents[2] / "policy.toml")
-    verifier = Verifier.read(tmp_path / "jwks.json")
-    published = [from_claims(verifier.payload(r.value, "secevent+jwt")) for r in out if r.topic == "llm.killswitch"]
-    return Decision(policy, Directory(), signer, verifier, lambda number: published)
-
-
 def ordered(out: list[Record], tmp_path: Path) -> list[Command]:
     verifier = Verifier.read(tmp_path / "jwks.json")
-    return [from_claims(verifier.payload(r.value, "secevent+jwt")) for r in out if r.topic == "llm.killswitch"]
+    commands = [r for r in out if r.topic == "llm.killswitch" and not is_heartbeat(r.key)]
+    return [from_claims(verifier.payload(r.value, "secevent+jwt")) for r in commands]
 
 
 def test_what_a_person_blocked_is_not_lowered_after_a_restart(
     decision: Decision, signer: Signer, tmp_path: Path
 ) -> None:
     out = decision.take(REQUESTS, [record(REQUESTS, 0, order(signer))])
-    again = restarted(out, signer, tmp_path)
+    again = owner(out, tmp_path)
     assert ordered(again.take(SIGNALS, [record(SIGNALS, 0, loop(60))]), tmp_path) == []
 
 
 def test_a_restart_gives_back_what_expires_and_numbers_on(decision: Decision, signer: Signer, tmp_path: Path) -> None:
     out = decision.take(SIGNALS, [record(SIGNALS, 0, loop())])
     [block] = ordered(out, tmp_path)
-    again = restarted(out, signer, tmp_path)
+    again = owner(out, tmp_path)
     moment = parse_millis(block.expires_at or "") + 60_000
     late = record(SIGNALS, 1, encode(Tick(format_millis(moment))), moment)
     [restore] = ordered(again.take(SIGNALS, [late]), tmp_path)
@@ -172,8 +187,49 @@ def test_a_restart_gives_back_what_expires_and_numbers_on(decision: Decision, si
 def test_a_person_gives_back_after_a_restart_what_was_blocked_before(
     decision: Decision, signer: Signer, tmp_path: Path
 ) -> None:
-    again = restarted(decision.take(SIGNALS, [record(SIGNALS, 0, loop())]), signer, tmp_path)
+    again = owner(decision.take(SIGNALS, [record(SIGNALS, 0, loop())]), tmp_path)
     request = Request("req-2", format_millis(START + 1000), "acme", "agent_1", "restore", "mended", "ann")
     token = signer.token(json.loads(msgspec.json.encode(request)), REQUEST_TYPE)
     out = ordered(again.take(REQUESTS, [record(REQUESTS, 0, token, START + 1000)]), tmp_path)
     assert {(c.action, c.scope) for c in out} == {("restore", "session"), ("restore", "identity")}
+
+
+def beat(decision: Decision, tmp_path: Path) -> Heartbeat:
+    """What a gateway would read now."""
+    [record] = decision.word(3)
+    assert (record.topic, record.key, record.partition) == ("llm.killswitch", b"heartbeat/3", 3)
+    return read_heartbeat("heartbeat/3", record.value, Verifier.read(tmp_path / "jwks.json"))[0]
+
+
+def test_a_new_owner_says_what_is_in_force(decision: Decision, signer: Signer, tmp_path: Path) -> None:
+    assert decision.has_word(3)
+    empty = beat(decision, tmp_path)
+    assert (empty.count, empty.digest) == (0, "0" * 64)
+    assert not decision.has_word(3)
+    assert decision.word(3) == []
+    out = decision.take(SIGNALS, [record(SIGNALS, 0, loop())])
+    told = beat(owner(out, tmp_path), tmp_path)
+    [command] = ordered(out, tmp_path)
+    key = record_key(command.tenant, command.scope, command.subject)
+    assert (told.count, told.digest) == (1, hashlib.sha256(f"{key}/{command.epoch}".encode()).hexdigest())
+    assert told.jwks_sha256 == Verifier.read(tmp_path / "jwks.json").keys.sha256
+
+
+def test_heartbeats_are_numbered_on_by_the_next_owner(
+    decision: Decision, signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.killswitch.time.time_ns", lambda: START * 1_000_000)
+    published = decision.word(3)
+    again = beat(owner(published, tmp_path), tmp_path)
+    assert (again.sequence, again.at) == (START + 1, START)
+
+
+def test_what_was_published_is_in_the_next_heartbeat(
+    decision: Decision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("streams.killswitch.time.monotonic", lambda: now[0])
+    decision.word(3)
+    decision.take(SIGNALS, [record(SIGNALS, 0, loop())])
+    now[0] += 3.0
+    assert beat(decision, tmp_path).count == 1

@@ -128,3 +128,9 @@ def test_a_client_is_given_only_what_is_set() -> None:
     assert (signed["sasl.username"], signed["sasl.password"], signed["ssl.ca.location"]) == ("u", "p", "ca.pem")
     plain = Kafka(sasl_username="u", sasl_password="p").confluent()
     assert not any(name.startswith("sasl") for name in plain)
+
+
+def test_the_file_may_be_shared_with_gateways(tmp_path: Path) -> None:
+    path = tmp_path / "tripswitch.toml"
+    path.write_text('[kafka]\nbootstrap = "kafka:9092"\n[gateway]\non_stale = "closed"\n[guard]\nanonymous = "allow"\n')
+    assert read_settings(path).kafka.bootstrap == "kafka:9092"
