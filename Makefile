@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt gateways/pyproject.toml
 	@echo "Installing into .venv (about 1.5 GB and some minutes the first time)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[embedded,dev]' -e './gateways[demo]'
+		-c constraints.txt -e '.[embedded,dev]' -e './gateways[demo,guard]'
 	@touch $@
 
 check: setup ## Lint, formatting, types and the direction of imports

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from tripswitch_gateway import ALLOWED, Command, Decision, denial_answer
+from tripswitch_gateway import ALLOWED, DENIED, STALE, Command, Decision, denial_answer
 
 COMMAND = Command(
     key="00" * 32,
@@ -61,3 +61,11 @@ def test_an_incident_id_cannot_add_headers() -> None:
 def test_an_allowed_call_has_no_denial() -> None:
     with pytest.raises(ValueError, match="allowed"):
         denial_answer(ALLOWED)
+
+
+def test_an_answer_for_a_stale_kill_switch() -> None:
+    status, headers, body = denial_answer(STALE)
+    assert (status, headers) == (503, {"Retry-After": "5"})
+    error = body["error"]
+    assert isinstance(error, dict)
+    assert (error["type"], error["reason"], error["command_id"]) == (DENIED, "kill switch stale", None)

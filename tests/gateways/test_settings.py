@@ -56,3 +56,40 @@ def test_a_wrong_file_is_named(tmp_path: Path, content: str) -> None:
     file.write_text(content)
     with pytest.raises(SettingsError, match=r"tripswitch\.toml"):
         load_settings(ENVIRONMENT, file)
+
+
+def test_what_to_do_when_stale(tmp_path: Path) -> None:
+    file = tmp_path / "tripswitch.toml"
+    assert load_settings(ENVIRONMENT, file).on_stale == "last_known"
+    assert load_settings(ENVIRONMENT, file).snapshot is None
+    file.write_text('[gateway]\non_stale = "closed"\nsnapshot = "/var/lib/gw/blocks"\n')
+    assert load_settings(ENVIRONMENT, file).on_stale == "closed"
+    assert load_settings(ENVIRONMENT, file).snapshot == Path("/var/lib/gw/blocks")
+    assert load_settings(ENVIRONMENT | {"TRIPSWITCH_ON_STALE": "open"}, file).on_stale == "open"
+    with pytest.raises(SettingsError, match="'close': last_known, open or closed"):
+        load_settings(ENVIRONMENT | {"TRIPSWITCH_ON_STALE": "close"}, file)
+
+
+def test_the_file_may_be_shared_with_tripswitch(tmp_path: Path) -> None:
+    shared = """
+        policy = "policy.toml"
+        [kafka]
+        bootstrap = "kafka:9092"
+        partitions = 16
+        transactions = true
+        [clickhouse]
+        url = "http://ch:8123/x"
+        [signing]
+        key = "key.pem"
+        jwks = "jwks.json"
+        issuer = "https://issuer"
+        [gateway]
+        on_stale = "closed"
+        [guard]
+        anonymous = "allow"
+    """
+    path = tmp_path / "tripswitch.toml"
+    path.write_text(shared)
+    settings = load_settings({}, path)
+    assert settings.kafka == {"bootstrap.servers": "kafka:9092"}
+    assert (settings.issuer, settings.on_stale) == ("https://issuer", "closed")

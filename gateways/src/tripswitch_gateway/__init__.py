@@ -12,17 +12,20 @@ with RevocationList(settings.kafka, verifier, gateway="eu-1") as blocks:
 """
 
 from tripswitch_gateway.commands import Command, CommandVerifier, Limits, record_key
+from tripswitch_gateway.decisions import ALLOWED, STALE, Decision
 from tripswitch_gateway.denials import DENIED, denial_answer
 from tripswitch_gateway.fields import Refused
 from tripswitch_gateway.keys import KeyFile, KeysUnreadable
+from tripswitch_gateway.metrics import render_metrics
 from tripswitch_gateway.publisher import UsagePublisher
-from tripswitch_gateway.revocations import ALLOWED, Decision, Outcome, RevocationTable
+from tripswitch_gateway.revocations import Outcome, RevocationTable
 from tripswitch_gateway.settings import Settings, SettingsError, load_settings
 from tripswitch_gateway.subscriber import RevocationList
 
 __all__ = [
     "ALLOWED",
     "DENIED",
+    "STALE",
     "Command",
     "CommandVerifier",
     "Decision",
@@ -39,4 +42,5 @@ __all__ = [
     "denial_answer",
     "load_settings",
     "record_key",
+    "render_metrics",
 ]

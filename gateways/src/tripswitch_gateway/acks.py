@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from tripswitch_gateway.commands import Command
+from tripswitch_gateway.claims import Command
 
-_EVICT, _RESTORE, _OTHER = 2, 3, 99
+_EVICT, _RESTORE, _HARDEN, _OTHER = 2, 3, 4, 99
 _SUCCESS, _FAILURE = 1, 2
 _COUNTERMEASURES = {
     "revoke": ("Evict", "Credential Revocation", "D3-CR"),
@@ -56,6 +56,30 @@ def cold_start(command_uid: str, gateway: str, now_ms: int, counts: Mapping[str,
     record = _record(command_uid, gateway, now_ms, _OTHER, _SUCCESS)
     record["activity_name"] = "Cold start"
     record["unmapped"] = dict(counts)
+    return record
+
+
+def keys_taken(jwks_sha256: str, gateway: str, now_ms: int) -> dict[str, object]:
+    """The record for a set of signing keys that the gateway believes from now on."""
+    record = _record(f"jwks/{jwks_sha256}", gateway, now_ms, _HARDEN, _SUCCESS)
+    record["unmapped"] = {"jwks_sha256": jwks_sha256}
+    return record
+
+
+def disagrees(partition: int, gateway: str, now_ms: int, counts: Mapping[str, object]) -> dict[str, object]:
+    """The record for a table that is not what the heartbeat of a partition says."""
+    record = _record(f"heartbeat/{partition}", gateway, now_ms, _OTHER, _FAILURE)
+    record["activity_name"] = "Disagrees"
+    record["status_detail"] = "the table disagrees with the heartbeat"
+    record["unmapped"] = dict(counts)
+    return record
+
+
+def alive(gateway: str, now_ms: int, state: Mapping[str, object]) -> dict[str, object]:
+    """The record by which a gateway is heard of while nothing happens."""
+    record = _record(f"alive/{gateway}", gateway, now_ms, _OTHER, _SUCCESS)
+    record["activity_name"] = "Alive"
+    record["unmapped"] = dict(state)
     return record
 
 

@@ -3,19 +3,32 @@
 from datetime import UTC, datetime
 from math import ceil
 
-from tripswitch_gateway.revocations import Decision
+from tripswitch_gateway.decisions import Decision
 
 DENIED = "tripswitch_denied"
+_UNAVAILABLE = "Calls cannot be checked at the moment. Please try again."
+_NO_COMMAND: dict[str, object] = {
+    "type": DENIED,
+    "action": None,
+    "incident_id": None,
+    "command_id": None,
+    "contact": None,
+    "expires_at": None,
+}
 
 
 def denial_answer(decision: Decision) -> tuple[int, dict[str, str], dict[str, object]]:
     """Status, headers and JSON body for a ``decision`` that is not allowed. Raises ValueError for one that is."""
     command = decision.command
-    if decision.allowed or command is None:
+    if decision.allowed:
         raise ValueError("this call is allowed: there is nothing to deny")
-    headers = {"X-Tripswitch-Incident": _printable(command.incident_id)}
+    headers = {}
     if decision.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, ceil(decision.retry_after_s)))
+    if command is None:
+        # No command denies it: the gateway cannot tell whether one does, and was told to deny then.
+        return decision.status, headers, {"error": _NO_COMMAND | {"message": _UNAVAILABLE, "reason": decision.reason}}
+    headers["X-Tripswitch-Incident"] = _printable(command.incident_id)
     error = {
         "type": DENIED,
         "action": command.action,

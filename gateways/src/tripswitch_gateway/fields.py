@@ -8,8 +8,9 @@ from typing import Any
 class Refused(Exception):
     """A record is not a command to obey.
 
-    ``reason`` is one of: tombstone, oversized, malformed, algorithm, type, unknown-kid, signature, issuer, audience,
-    event-mismatch, subject-mismatch, key-mismatch, from-the-future.
+    ``reason`` is one of: tombstone, oversized, malformed, algorithm, type, unknown-kid, signature, role, issuer,
+    audience, event-mismatch, subject-mismatch, key-mismatch, partition-mismatch, from-the-future, from-the-past,
+    epoch-ahead, older-epoch, same-epoch, heartbeat-replayed.
     ``command_id`` is known only when the signature was good.
     """
 
@@ -30,7 +31,7 @@ def decode_segment(segment: bytes) -> bytes:
 def parse_object(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`."""
     try:
-        parsed = json.loads(raw)
+        parsed = json.loads(raw.decode())
     except (ValueError, RecursionError):
         raise Refused("malformed") from None
     if not isinstance(parsed, dict):
@@ -47,6 +48,17 @@ def mapping(source: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Refused("malformed")
     return value
+
+
+def only_event(claims: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The one event of a token, with its type."""
+    events = mapping(claims, "events")
+    if len(events) != 1:
+        raise Refused("malformed")
+    [(uri, event)] = events.items()
+    if not isinstance(event, dict):
+        raise Refused("malformed")
+    return uri, event
 
 
 def text(source: dict[str, Any], name: str, default: object = _REQUIRED) -> str:

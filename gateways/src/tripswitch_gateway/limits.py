@@ -1,4 +1,4 @@
-"""A token bucket, for callers that may go on more slowly."""
+"""Token buckets, for callers that may go on more slowly."""
 
 # A caller may spend ten seconds' worth at once: enough for an honest burst, too little to matter to a thief.
 BURST_SECONDS = 10.0
@@ -37,3 +37,33 @@ class Bucket:
     def take(self, units: float) -> None:
         """Take ``units``, into debt if need be: what a call cost is known only after it."""
         self._level -= units
+
+
+class Allowance:
+    """The buckets of one limited key; None where there is no such limit. Not thread-safe."""
+
+    __slots__ = ("requests", "tokens")
+
+    def __init__(self) -> None:
+        self.requests: Bucket | None = None
+        self.tokens: Bucket | None = None
+
+    def set_rates(self, rpm: float | None, tpm: float | None, now_ms: float) -> None:
+        """Limit requests and tokens per minute; a level that is there already is kept."""
+        self.requests = _at_rate(self.requests, rpm, now_ms)
+        self.tokens = _at_rate(self.tokens, tpm, now_ms)
+
+    def wait_ms(self, now_ms: float) -> float:
+        """Milliseconds until the next call may go on."""
+        requests = self.requests.wait_ms(now_ms) if self.requests else 0.0
+        tokens = self.tokens.wait_ms(now_ms) if self.tokens else 0.0
+        return max(requests, tokens)
+
+
+def _at_rate(bucket: Bucket | None, per_minute: float | None, now_ms: float) -> Bucket | None:
+    if per_minute is None:
+        return None
+    if bucket is None:
+        return Bucket(per_minute, now_ms)
+    bucket.set_rate(per_minute)
+    return bucket

@@ -1,15 +1,23 @@
 """The table of commands in force at one gateway, and the question asked of it on every call."""
 
 import math
-import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from enum import Enum
 from threading import Lock
-from typing import NamedTuple
 
-from tripswitch_gateway.commands import Command
-from tripswitch_gateway.limits import Bucket
+from tripswitch_gateway.claims import ACTIONS, Command
+from tripswitch_gateway.commands import wall_clock_ms
+from tripswitch_gateway.decisions import ALLOWED, TOO_MANY_REQUESTS, Decision
+from tripswitch_gateway.heartbeats import Heartbeat, Tally
+from tripswitch_gateway.limits import Allowance
+from tripswitch_gateway.tenant_blocks import TenantBlocks
 
-TOO_MANY_REQUESTS = 429
+# Suspend and revoke: no call of the caller goes on.
+_CUTS_OFF = ACTIONS.index("suspend")
+
+__all__ = ["ALLOWED", "Decision", "Outcome", "RevocationTable"]
 
 
 class Outcome(Enum):
@@ -17,62 +25,9 @@ class Outcome(Enum):
 
     APPLIED = "applied"
     EXPIRED = "expired"  # taken, so that older ones stay out, but its time was already over
-    SUPERSEDED = "superseded"  # the table holds a newer one, or a stricter one of the same epoch
+    SUPERSEDED = "superseded"  # the table holds a newer one
+    CONFLICT = "conflict"  # the table holds another one of the same epoch, which is the stricter
     DUPLICATE = "duplicate"
-
-
-class Decision(NamedTuple):
-    """May this call go on?
-
-    ``command`` is the strictest one that matches, None when nothing does; an allowed call may still have one, whose
-    ``model`` (if any) is then the only one to use. ``status`` is what to answer: 200, the command's own, or 429 over a
-    rate, with ``retry_after_s`` seconds to wait. ``matches`` are all live commands on the caller, strictest first.
-    """
-
-    allowed: bool
-    status: int
-    command: Command | None = None
-    retry_after_s: float | None = None
-    model: str | None = None
-    matches: tuple[Command, ...] = ()
-
-
-ALLOWED = Decision(allowed=True, status=200)
-
-
-class _TenantBlocks:
-    """The commands other than restores on one tenant, by scope and subject."""
-
-    __slots__ = ("credential", "end_user", "identity", "session", "tenant")
-
-    def __init__(self) -> None:
-        self.identity: dict[str, Command] = {}
-        self.credential: dict[str, Command] = {}
-        self.session: dict[str, Command] = {}
-        self.end_user: dict[str, Command] = {}
-        self.tenant: dict[str, Command] = {}
-
-    def is_empty(self) -> bool:
-        return not (self.identity or self.credential or self.session or self.end_user or self.tenant)
-
-
-class _Allowance:
-    """The buckets of one limited key; None where there is no such limit."""
-
-    __slots__ = ("requests", "tokens")
-
-    def __init__(self) -> None:
-        self.requests: Bucket | None = None
-        self.tokens: Bucket | None = None
-
-    def wait_ms(self, now_ms: int) -> float:
-        requests = self.requests.wait_ms(now_ms) if self.requests else 0.0
-        tokens = self.tokens.wait_ms(now_ms) if self.tokens else 0.0
-        return max(requests, tokens)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _precedence(command: Command) -> tuple[object, ...]:
@@ -92,13 +47,16 @@ class RevocationTable:
 
     A command replaces the one of its key when its epoch is greater. Two different commands of one epoch mean two
     writers: the stricter holds, and ``conflicts`` goes up. Restores are kept too, because they fence off what is older.
+    ``clock_ms`` gives Unix milliseconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
+        self._clock_ms = clock_ms
         self._lock = Lock()
         self._latest: dict[str, Command] = {}
-        self._blocks: dict[str, _TenantBlocks] = {}
-        self._allowances: dict[str, _Allowance] = {}
+        self._blocks: dict[str, TenantBlocks] = {}
+        self._allowances: dict[str, Allowance] = {}
+        self._tallies: defaultdict[int, Tally] = defaultdict(Tally)
         self.conflicts = 0
 
     def apply(self, command: Command, now_ms: int) -> Outcome:
@@ -108,14 +66,51 @@ class RevocationTable:
             if held is not None and command.epoch <= held.epoch:
                 if command.epoch < held.epoch:
                     return Outcome.SUPERSEDED
+                stricter = _precedence(command) > _precedence(held)
                 if command.command_id == held.command_id:
+                    # Issued again: signed with another key, or with an end counted from a later publication.
+                    if stricter:
+                        self._hold(command, now_ms)
+                    elif command.kid != held.kid:
+                        self._hold(replace(held, kid=command.kid), now_ms)
                     return Outcome.DUPLICATE
                 self.conflicts += 1
-                if _precedence(command) < _precedence(held):
-                    return Outcome.SUPERSEDED
-            self._latest[command.key] = command
-            self._put_in_force(command, now_ms)
+                if not stricter:
+                    return Outcome.CONFLICT
+            self._hold(command, now_ms)
         return Outcome.APPLIED if now_ms < command.ends_at else Outcome.EXPIRED
+
+    def tally(self, partition: int, moment: int) -> tuple[int, str]:
+        """Number and digest of what is in force of a partition at ``moment``."""
+        with self._lock:
+            return self._tallies[partition].at(moment, self._latest, partition)
+
+    def agrees(self, beat: Heartbeat) -> bool:
+        """Whether exactly what ``beat`` speaks of is in force here, as far as its partition goes."""
+        return self.tally(beat.partition, beat.at) == (beat.count, beat.digest)
+
+    def take_over(
+        self, partition: int, proven: "RevocationTable", trusted: Collection[str], now_ms: int
+    ) -> list[Command]:
+        """Hold of ``partition`` what ``proven`` holds, which a heartbeat agrees with. Returns the blocks that are new.
+
+        What it does not know goes, blocks and what was signed by none of the ``trusted`` keys; other restores stay,
+        because they fence off what came before them.
+        """
+        right = proven.commands()
+        new = []
+        with self._lock:
+            for key, held in list(self._latest.items()):
+                if held.partition == partition and key not in right and (held.is_block or held.kid not in trusted):
+                    self._drop(held)
+            for key, command in right.items():
+                old = self._latest.get(key)
+                if old == command and (old.kid, old.partition) == (command.kid, command.partition):
+                    continue
+                self._hold(command, now_ms)
+                if old != command and command.is_block and now_ms < command.ends_at:
+                    new.append(command)
+        return new
 
     def check(
         self,
@@ -128,28 +123,28 @@ class RevocationTable:
     ) -> Decision:
         """The strictest live command on this caller, over all scopes; counts the call against its rates.
 
-        ``tenant`` None is ``-``, the tenant of those that have none. ``now_ms`` is Unix milliseconds, the wall clock
-        when None. A session is blocked for the identity that the command names only: session names are made up by
+        ``tenant`` None is ``-``, the tenant of those that have none. ``now_ms`` is Unix milliseconds, the table's
+        clock when None. A session is blocked for the identity that the command names only: session names are made up by
         callers, and two of them may well use the same one.
         """
         blocks = self._blocks.get(tenant or "-")
         if blocks is None:
             return ALLOWED
-        found = [blocks.identity.get(identity)]
-        if credential is not None:
-            found.append(blocks.credential.get(credential))
-        if session is not None:
-            command = blocks.session.get(session)
-            if command is not None and command.identity in (None, identity):
-                found.append(command)
-        if end_user is not None:
-            found.append(blocks.end_user.get(end_user))
-        if blocks.tenant:
-            found.append(blocks.tenant.get(tenant or "-"))
-        matches = [command for command in found if command is not None]
+        matches = []
+        if (command := blocks.identity.get(identity)) is not None:
+            matches.append(command)
+        if credential is not None and (command := blocks.credential.get(credential)) is not None:
+            matches.append(command)
+        command = None if session is None else blocks.session.get(session)
+        if command is not None and command.identity in (None, identity):
+            matches.append(command)
+        if end_user is not None and (command := blocks.end_user.get(end_user)) is not None:
+            matches.append(command)
+        if blocks.tenant and (command := blocks.tenant.get(tenant or "-")) is not None:
+            matches.append(command)
         if not matches:
             return ALLOWED
-        return self._decide(matches, _now_ms() if now_ms is None else now_ms)
+        return self._decide(matches, self._clock_ms() if now_ms is None else now_ms)
 
     def charge(self, decision: Decision, tokens: float) -> None:
         """Count the tokens of a call that ``decision`` allowed, against the limits that it was allowed under."""
@@ -161,11 +156,18 @@ class RevocationTable:
 
     def live(self, now_ms: int | None = None) -> list[Command]:
         """The commands in force, strictest first."""
-        now = _now_ms() if now_ms is None else now_ms
+        now = self._clock_ms() if now_ms is None else now_ms
         with self._lock:
             latest = list(self._latest.values())
-        in_force = [command for command in latest if command.action != "restore" and now < command.ends_at]
+        in_force = [command for command in latest if command.is_block and now < command.ends_at]
         return sorted(in_force, key=_strictness)
+
+    def live_by_action(self) -> Counter[str]:
+        """How many commands are in force, by action."""
+        now = self._clock_ms()
+        with self._lock:
+            latest = list(self._latest.values())
+        return Counter(command.action for command in latest if command.is_block and now < command.ends_at)
 
     def commands(self) -> dict[str, Command]:
         """A copy of the last command of every key, restores and expired ones included."""
@@ -175,38 +177,59 @@ class RevocationTable:
     def __len__(self) -> int:
         return len(self._latest)
 
-    def _put_in_force(self, command: Command, now_ms: int) -> None:
+    def _hold(self, command: Command, now_ms: int) -> None:
+        """Make ``command`` the last one of its key. For who has the lock."""
+        old = self._latest.get(command.key)
+        self._latest[command.key] = command
+        if old is not None and old.partition != command.partition:
+            self._tallies[old.partition].replace(old, None)
+            old = None
+        self._tallies[command.partition].replace(old, command)
+        self._put_in_force(command, now_ms)
+
+    def _drop(self, command: Command) -> None:
+        del self._latest[command.key]
+        self._tallies[command.partition].replace(command, None)
+        self._lift(command)
+
+    def _lift(self, command: Command) -> None:
+        self._allowances.pop(command.key, None)
         blocks = self._blocks.get(command.tenant)
-        if command.action == "restore":
-            self._allowances.pop(command.key, None)
-            if blocks is not None:
-                getattr(blocks, command.scope).pop(command.subject, None)
-                if blocks.is_empty():
-                    del self._blocks[command.tenant]
+        if blocks is not None:
+            blocks.remove(command)
+            if blocks.is_empty():
+                del self._blocks[command.tenant]
+
+    def _put_in_force(self, command: Command, now_ms: int) -> None:
+        if not command.is_block:
+            self._lift(command)
             return
         # The allowance before the block: a check in another thread must find it when it finds the block.
         self._set_allowance(command, now_ms)
+        blocks = self._blocks.get(command.tenant)
         if blocks is None:
-            blocks = self._blocks[command.tenant] = _TenantBlocks()
-        getattr(blocks, command.scope)[command.subject] = command
+            blocks = self._blocks[command.tenant] = TenantBlocks()
+        blocks.put(command)
 
     def _set_allowance(self, command: Command, now_ms: int) -> None:
         limits = command.limits
         if limits is None or (limits.rpm is None and limits.tpm is None):
             self._allowances.pop(command.key, None)
             return
-        allowance = self._allowances.setdefault(command.key, _Allowance())
-        allowance.requests = _at_rate(allowance.requests, limits.rpm, now_ms)
-        allowance.tokens = _at_rate(allowance.tokens, limits.tpm, now_ms)
+        self._allowances.setdefault(command.key, Allowance()).set_rates(limits.rpm, limits.tpm, now_ms)
 
     def _decide(self, matches: list[Command], now_ms: int) -> Decision:
+        strictest = matches[0]
+        if len(matches) == 1 and strictest.strictness >= _CUTS_OFF and now_ms < strictest.ends_at:
+            # By far the most frequent case, and asked at the rate of an attack.
+            return Decision(False, strictest.http_status, strictest, None, None, (strictest,))
         live = [command for command in matches if now_ms < command.ends_at]
         if not live:
             return ALLOWED
         if len(live) > 1:
             live.sort(key=_strictness)
         strictest = live[0]
-        if strictest.action in ("revoke", "suspend"):
+        if strictest.strictness >= _CUTS_OFF:
             return Decision(False, strictest.http_status, strictest, None, None, tuple(live))
         # All rates hold, not only the strictest command's: a downgraded key must not escape its tenant's throttle.
         limited = [command for command in live if command.key in self._allowances]
@@ -235,12 +258,3 @@ class RevocationTable:
                 if allowance.requests is not None:
                     allowance.requests.take(1)
         return slowest_ms, slowest
-
-
-def _at_rate(bucket: Bucket | None, per_minute: float | None, now_ms: int) -> Bucket | None:
-    if per_minute is None:
-        return None
-    if bucket is None:
-        return Bucket(per_minute, now_ms)
-    bucket.set_rate(per_minute)
-    return bucket

@@ -10,12 +10,13 @@ from functools import lru_cache, partial
 from aiohttp import web
 
 from tripswitch_gateway.commands import CommandVerifier
-from tripswitch_gateway.demo.calls import BadRequest, Call, fingerprint, read_call
+from tripswitch_gateway.decisions import Decision
+from tripswitch_gateway.demo.calls import BadRequest, Call, read_call
 from tripswitch_gateway.demo.config import Caller, GatewayConfig
 from tripswitch_gateway.denials import DENIED, denial_answer, rfc3339
 from tripswitch_gateway.keys import KeyFile
+from tripswitch_gateway.prompts import fingerprint
 from tripswitch_gateway.publisher import UsagePublisher
-from tripswitch_gateway.revocations import Decision
 from tripswitch_gateway.settings import Settings
 from tripswitch_gateway.subscriber import RevocationList
 
@@ -202,7 +203,7 @@ def make_app(config: GatewayConfig, settings: Settings) -> web.Application:
     Raises `KeysUnreadable` when there are no keys to verify commands with.
     """
     verifier = CommandVerifier(KeyFile(settings.jwks), settings.issuer)
-    blocks = RevocationList(settings.kafka, verifier, gateway=config.name)
+    blocks = RevocationList(settings.kafka, verifier, gateway=config.name, on_stale=settings.on_stale)
     usage = UsagePublisher(settings.kafka)
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[BLOCKS] = blocks

@@ -1,6 +1,5 @@
 """What a chat completion request says of itself."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,11 +58,6 @@ def read_call(body: bytes, headers: Mapping[str, str]) -> Call:
         latency_ms=latency,
         streaming=parsed.get("stream") is True,
     )
-
-
-def fingerprint(prompt: str) -> str:
-    """32 hex digits of a hash of the prompt, the same whatever its case and spacing."""
-    return hashlib.blake2b(" ".join(prompt.lower().split()).encode(errors="replace"), digest_size=16).hexdigest()
 
 
 def _prompt(messages: object) -> str:
