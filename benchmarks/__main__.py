@@ -4,7 +4,19 @@ import argparse
 import time
 from collections.abc import Callable, Iterable
 
-from benchmarks import figures, inside, latency, machine, page, profile, replay, restore, throughput
+from benchmarks import (
+    denial,
+    figures,
+    inside,
+    killswitch,
+    latency,
+    machine,
+    page,
+    profile,
+    replay,
+    restore,
+    throughput,
+)
 from benchmarks.figures import Figure, Results, Skipped, Unable
 
 PARTS: dict[str, tuple[Callable[[], Iterable[Figure]], str]] = {
@@ -15,6 +27,10 @@ PARTS: dict[str, tuple[Callable[[], Iterable[Figure]], str]] = {
     "memory": (inside.memory, "memory per identity, time per event, at 1k, 100k and 1 M identities"),
     "detectors": (inside.ladder, "time per event as detectors are added"),
     "latency": (latency.latency, "from an event to the command that it caused, at several loads"),
+    "denial": (denial.denial, "from decide's decision, and a person's order, to the denial at three gateways"),
+    "check": (killswitch.check, "a gateway's check of a call at a million blocks, and what a block weighs"),
+    "verify": (killswitch.verify, "a gateway verifies commands, and refuses what is none"),
+    "coldstart": (killswitch.start, "a gateway is ready, with a million commands on the topic"),
     "restore": (restore.restore, "seconds until a million identities' state is back"),
 }
 

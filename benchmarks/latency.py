@@ -15,6 +15,7 @@ from benchmarks.figures import Figure
 from benchmarks.load import ATTACKS_PER_SECOND, PROBE, moment_of
 from schemas.command import Command, from_claims
 from schemas.finding import Finding, decode_signal
+from schemas.heartbeat import is_heartbeat
 
 _LOADS = (1_000, 60), (5_000, 120), (20_000, 60)
 """Events per second, and for how many seconds."""
@@ -35,7 +36,7 @@ class Arrival(NamedTuple):
 def latency() -> Iterator[Figure]:
     """p50, p99 and p99.9 at several loads. All clocks are those of one machine."""
     with cluster() as where:
-        _lift_caps(where)
+        lift_caps(where)
         where.make_topic(PROBE)
         with where.worker("detect") as detect, where.worker("decide") as decide:
             detect.wait_told("detect: ready")
@@ -46,8 +47,8 @@ def latency() -> Iterator[Figure]:
                 decide.check()
 
 
-def _lift_caps(where: Cluster) -> None:
-    """The attacks come by the hundred, so that the caps must not bind."""
+def lift_caps(where: Cluster) -> None:
+    """Attacks come by the hundred here: the caps must not bind."""
     lines = (ROOT / "policy.toml").read_text().splitlines()
     lifted = [f"{line.split()[0]} = 1000000" if line.startswith(_CAPS) else line for line in lines]
     policy = where.folder / "policy.toml"
@@ -91,7 +92,7 @@ def _measured(where: Cluster, run: int, rate: int, seconds: int) -> Iterator[Fig
 def _take(consumer: Consumer, arrivals: list[Arrival]) -> bool:
     """Waits a moment for a record."""
     message = consumer.poll(0.2)
-    if message is None or message.error() is not None or message.value() is None:
+    if message is None or message.error() is not None or message.value() is None or is_heartbeat(message.key()):
         return False
     arrivals.append(Arrival(time.time_ns(), message.topic(), message.value()))
     return True

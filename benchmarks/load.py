@@ -21,6 +21,7 @@ PROBE = "bench.probe"
 """A topic that nobody works on: beside each attack's event a record goes there and straight to a reader."""
 ATTACKS_PER_SECOND = 2.0
 CALLS, PAUSE_S = 24, 0.1
+STARTED = "load: started"
 _POOL = 100_000
 """Calls of bystanders that are made in advance but for id, fingerprint and time."""
 _TICK_S = 0.005
@@ -76,6 +77,7 @@ def main() -> None:
     )
     bystanders, due = _bystanders(), attacks(seconds)
     next(bystanders)
+    print(STARTED, flush=True)
     sent, called, late = 0, 0, 0.0
     began = time.monotonic()
     while (now := time.monotonic() - began) < seconds:

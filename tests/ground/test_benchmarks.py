@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks import figures, load, page, throughput, traffic
+from benchmarks import denial, figures, load, page, throughput, traffic
+from benchmarks.denial import Denial, Order, tenant
 from benchmarks.figures import Figure, Results, Skipped
 from benchmarks.picture import picture
 from benchmarks.sampled import CHECKPOINT, REST, step_of
+from schemas.command import record_key
 from schemas.usage import decode_usage
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +22,7 @@ FLOOR = Figure("detect", throughput.FLOOR, 2.5, "CPU µs/event", 2.5, "itself", 
 OURS = Figure("detect", throughput.OURS, 10.0, "CPU µs/event", 2.5, throughput.FLOOR, FLOOR.conditions, {"events": 7})
 PEER = Figure("peers", "<Another>", 40.0, "CPU µs/event", 2.5, throughput.FLOOR, FLOOR.conditions)
 STEP = Figure("profile", "decode", 3.0, "CPU µs/event", 10.0, "all of detect, sampled")
+PARTS = "detect", "profile", "peers", "replay", "latency", "denial", "memory", "detectors", "restore"
 RESULTS = Results({"cores": 2, "cpu": "some"}, [FLOOR, OURS, PEER, STEP], [Skipped("latency", "java not on PATH")])
 
 
@@ -27,7 +30,7 @@ def test_every_part_is_named_in_the_help_and_none_is_measured_by_it() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for part in ("detect", "peers", "profile", "replay", "memory", "detectors", "latency", "restore", "page"):
+    for part in (*PARTS, "page"):
         assert f"\n  {part} " in done.stdout
 
 
@@ -69,6 +72,22 @@ def test_an_attack_is_one_call_repeated_that_says_when_it_was_made() -> None:
     assert load.moment_of(first[0].id) == 1_772_400_000_000_000_123
 
 
+def test_a_denial_counts_from_the_decision_at_each_gateway_and_warm_up_does_not_count() -> None:
+    orders = [Order(f"k{k}", k * 1_000_000) for k in range(denial.WARM_UP + 2)]
+    slow, fast = denial.WARM_UP, denial.WARM_UP + 1
+    one = {order.subject: Denial((k + 7) * 1_000_000, k + 5) for k, order in enumerate(orders)}
+    other = one | {f"k{slow}": Denial((slow + 105) * 1_000_000, slow + 5)}
+    del other[f"k{fast}"]
+    appended = {record_key(tenant(k), "identity", f"k{k}"): k + 6 for k in range(len(orders))}
+    told = {figure.what: figure for figure in denial.summed_up(orders, appended, [one, other])}
+    assert told["decision to denial, p50"].value == 2.0
+    assert told["decision to denial, p99"].value == pytest.approx(2.0 + 0.98 * 98.0)
+    assert told["order to denial, p50"].value == 7.0
+    extra = told["decision to denial, p50"].extra
+    assert (extra["denials"], extra["missing"], extra["decision_to_append_p50_ms"]) == (3, 1, 1.0)
+    assert extra["append_to_denial_p50_ms"] == 1.0
+
+
 def test_results_are_written_with_their_ratios_and_read_back(tmp_path: Path) -> None:
     file = tmp_path / "build" / "benchmarks.json"
     figures.write(RESULTS, file)
@@ -104,7 +123,7 @@ def test_the_page_takes_the_figures_between_its_markers() -> None:
 
 def test_the_page_has_a_place_for_every_part() -> None:
     text = page.PAGE.read_text()
-    for part in ("machine", "detect", "profile", "peers", "replay", "latency", "memory", "detectors", "restore"):
+    for part in ("machine", *PARTS):
         assert f"<!-- figures: {part} -->" in text
 
 
