@@ -139,7 +139,7 @@ def test_a_gateway_writes_no_command(secured: Secured, topic: str) -> None:
     assert [error.code() for error in refused] == [KafkaError.TOPIC_AUTHORIZATION_FAILED]
 
 
-@pytest.mark.parametrize("role", sorted(set(RIGHTS) - {"decide"}))
+@pytest.mark.parametrize("role", sorted(set(RIGHTS) - {"decide", "break-glass"}))
 def test_nobody_but_decide_writes_the_kill_switch(secured: Secured, role: str) -> None:
     options = {"bootstrap.servers": secured.road.bootstrap, **as_client(secured._certificates, f"tripswitch-{role}")}
     refused: list[KafkaError] = []
