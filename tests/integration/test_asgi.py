@@ -22,7 +22,8 @@ from schemas.command import Action, Command
 from schemas.times import format_millis
 from schemas.topics import KILLSWITCH
 from schemas.usage import UsageEvent, decode_usage
-from sinks.killswitch import Signer, new_keys
+from sinks.keys import new_keys
+from sinks.killswitch import Signer
 
 ISSUER = "https://tripswitch.example/ssf"
 DEADLINE_S = 60.0
