@@ -33,8 +33,19 @@ check: setup ## Lint, formatting, types and the direction of imports
 	@$(BIN)/mypy --strict --no-error-summary gateways/src
 	@$(BIN)/lint-imports --no-logo
 
+# The integration tests mostly wait, so the others run beside them; kernels are compiled once, before both.
 test: check ## All checks, then all tests (against Apache Kafka where Java 17 and Maven are present)
+ifeq ($(strip $(ARGS)),)
+	@mkdir -p build
+	@$(BIN)/python -c 'from detectors import compile_kernels; from streams.policy import find_policy, read_policy; \
+		compile_kernels(read_policy(find_policy(None)).for_detectors)'
+	@$(BIN)/python -m pytest --ignore=tests/integration > build/tests.log 2>&1 & others=$$!; \
+		trap 'kill $$others 2>/dev/null' EXIT INT TERM; \
+		$(BIN)/python -m pytest tests/integration; integration=$$?; \
+		wait $$others; units=$$?; cat build/tests.log; exit $$((integration || units))
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 # How many kills, 20 for each seed; ARGS=-x ends at the first seed that fails.
 KILLS ?= 1000

@@ -5,6 +5,7 @@ commands are those that undisturbed workers would have issued on the same signal
 for a broker that is gone.
 """
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -41,13 +42,10 @@ def small_disk(at: Path, megabytes: int) -> Iterator[None]:
 def fill(disk: Path) -> Path:
     """A file that takes all the room there is."""
     ballast = disk / "ballast"
-    with ballast.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-                file.flush()
-        except OSError:
-            pass
+    # Unbuffered: what a buffer still held would fail once more when the file is closed.
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
     return ballast
 
 
