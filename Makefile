@@ -33,15 +33,19 @@ check: setup ## Lint, formatting, types and the direction of imports
 	@$(BIN)/mypy --strict --no-error-summary gateways/src
 	@$(BIN)/lint-imports --no-logo
 
-# The integration tests mostly wait, so the others run beside them; kernels are compiled once, before both.
+# Integration tests mostly wait, so two halves, of which one has most of those, run beside each other; kernels are
+# compiled once, before both.
+BESIDE := tests/integration/test_killswitch.py tests/integration/test_litellm.py
+OTHERS := $(filter-out tests/integration,$(patsubst %/,%,$(dir $(wildcard tests/*/conftest.py tests/*/test_*.py))))
+
 test: check ## All checks, then all tests (against Apache Kafka where Java 17 and Maven are present)
 ifeq ($(strip $(ARGS)),)
 	@mkdir -p build
 	@$(BIN)/python -c 'from detectors import compile_kernels; from streams.policy import find_policy, read_policy; \
 		compile_kernels(read_policy(find_policy(None)).for_detectors)'
-	@$(BIN)/python -m pytest --ignore=tests/integration > build/tests.log 2>&1 & others=$$!; \
+	@$(BIN)/python -m pytest $(sort $(OTHERS)) $(BESIDE) > build/tests.log 2>&1 & others=$$!; \
 		trap 'kill $$others 2>/dev/null' EXIT INT TERM; \
-		$(BIN)/python -m pytest tests/integration; integration=$$?; \
+		$(BIN)/python -m pytest tests/integration $(BESIDE:%=--ignore=%); integration=$$?; \
 		wait $$others; units=$$?; cat build/tests.log; exit $$((integration || units))
 else
 	@$(BIN)/python -m pytest $(ARGS)
