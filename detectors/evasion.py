@@ -200,7 +200,6 @@ def _forget_run(row: Row) -> None:
     row.seconds = 0.0
     row.squares = 0.0
     row.grave = 0
-    row.told = 0
 
 
 @compiled
@@ -250,6 +249,7 @@ def _judge(rows: State, voices: State, calls: _Calls, limits: _Limits, told: _To
             continue
         if row.told > 0 and np.int64(t // 1000 % WRAP) - np.int64(row.told) > _OVER:
             _forget_run(row)
+            row.told = 0
         if row.evidence == 0:
             row.since = calls.offset[i] % WRAP
         _, said_ill, said_well = listen(voices, row, calls.matter[i], 0)

@@ -97,6 +97,13 @@ def test_it_is_told_again_each_two_minutes(findings: Found) -> None:
     assert 9 <= len(findings(past() + streams("key_1", HOUR, 400, 0.9), "evasion")) <= 11
 
 
+def test_what_was_cut_the_day_before_is_another_story(findings: Found) -> None:
+    cut = past() + streams("key_1", HOUR, 100, 0.95)
+    assert findings(cut, "evasion")
+    next_day = streams("key_1", 20 * HOUR, 200, 0.03)
+    assert [f for f in findings(cut + next_day, "evasion") if f.evidence.offsets[1] >= len(cut)] == []
+
+
 def test_streams_cut_at_will_get_graver_and_throttle(findings: Found, policy: Config) -> None:
     """While what a client's timeout cuts, all after the same time, stays as it is."""
     dice, at_will = random.Random(3), Traffic(streaming=True, route="/v1/chat", provider="openai")

@@ -94,6 +94,19 @@ def test_approved_activity_is_no_case_within_its_time_and_its_multiplier(
     assert bool(s.outcomes) != approved
 
 
+def test_an_approval_covers_what_looks_back_into_it(story: Begin) -> None:
+    ended = next(at for at in range(0, 40_000, 100) if at > 4000 and story_acts(story, at))
+    assert not story_acts(story, ended, span_seconds=600.0)
+    assert story_acts(story, ended + 700, span_seconds=600.0)
+
+
+def story_acts(story: Begin, at: float, **evidence: float) -> bool:
+    """Whether anything follows from approved volume at a moment."""
+    s = story(approve())
+    s.extreme(at, observed=20.0, baseline=10.0, **evidence)
+    return bool(s.outcomes)
+
+
 @pytest.mark.parametrize("kind", ["loop", "geo_shift", "model_shift", "failure_burst"])
 def test_an_approval_is_for_volume_alone(story: Begin, kind: str) -> None:
     s = story(approve())
