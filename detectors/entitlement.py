@@ -163,7 +163,7 @@ class Entitlement(Detector):
         unknown = np.flatnonzero(verdict == _UNKNOWN)
         _, first, alike = np.unique(_questions(calls, unknown), return_index=True, return_inverse=True)
         places = unknown[first]
-        rows, entries = view.row[places], [self._entry(view.batch.events[at]) for at in places.tolist()]
+        rows, entries = view.row[places], [self._entry(*who) for who in view.batch.events.callers(places.tolist())]
         answers["ends"][rows] = [_ends(entry) for entry in entries]
         free = np.array([entry is None or (entry.models is None and entry.routes is None) for entry in entries])
         answers["asked"][rows[free], 0] = _EVERYTHING
@@ -177,16 +177,15 @@ class Entitlement(Detector):
     def _answer(self, view: View, calls: _Calls, answers: State, at: int) -> int:
         """What the directory says of one call by an identity of which not all is granted; notes it."""
         event, held = view.batch.events[at], answers[view.row[at]]
-        entry = self._entry(event)
+        entry = self._entry(event.data.tenant, event.subject)
         granted = entry is None or _lacks(entry, event) is None
         held["asked"][1:] = held["asked"][:-1].copy()
         held["asked"][0] = _hash(calls.model[at], calls.route[at]) | np.uint32(0 if granted else 1)
         return _GRANTED if granted else _UNGRANTED
 
-    def _entry(self, event: UsageEvent) -> Entry | None:
-        """What the directory has of the identity that an event names. A namesake in another tenant is another one."""
-        entry = self._directory.identities.get(event.subject)
-        tenant = event.data.tenant
+    def _entry(self, tenant: str | None, subject: str) -> Entry | None:
+        """What the directory has of the identity that a call names. A namesake in another tenant is another one."""
+        entry = self._directory.identities.get(subject)
         if entry is None or (entry.tenant is not None and tenant and tenant != entry.tenant):
             return None
         return entry
@@ -194,7 +193,7 @@ class Entitlement(Detector):
     def _raised(self, view: View, told: _Told, verdict: Codes, k: int) -> Raised:
         at, gravity = int(told.at[k]), int(told.gravity[k])
         event, calls = view.batch.events[at], float(told.state[k]["count"])
-        entry = self._entry(event)
+        entry = self._entry(event.data.tenant, event.subject)
         lacks = None if entry is None or verdict[at] == _EXPIRED else _lacks(entry, event)
         shared, users = None, 1
         if lacks == "model":

@@ -15,7 +15,7 @@ from detectors.index import Index
 from detectors.memory import grown
 from schemas.batch import TRUSTS, WORKLOADS, Batch, Flags, Hashes, Ints
 from schemas.directory import Directory
-from schemas.usage import UsageEvent
+from schemas.events import Caller
 
 _ROW = np.dtype(
     [("tiebreak", "i8"), ("tenant", "i8"), ("credential", "u8"), ("slot", "i4"), ("declared", "i1"), ("trust", "i1")],
@@ -109,7 +109,7 @@ class Identities:
         rows = self._index.find(batch.identity)
         unknown = np.flatnonzero(rows < 0)
         if len(unknown):
-            rows[unknown] = self._admit([batch.events[at] for at in unknown.tolist()])
+            rows[unknown] = self._admit(batch.events.callers(unknown.tolist()))
             self._index.add(batch.identity[unknown], rows[unknown])
         return rows
 
@@ -156,8 +156,8 @@ class Identities:
         columns["credential"][who] = batch.credential[told]
         changed = told[columns["credential"][who] != before]
         rows = row[changed].tolist()
-        for at, number in zip(changed.tolist(), rows, strict=True):
-            self._credentials[number] = batch.events[at].data.credential_id
+        for number, credential in zip(rows, batch.events.credentials(changed.tolist()), strict=True):
+            self._credentials[number] = credential
         self._renamed.update(rows)
 
     def free(self, rows: Iterable[int]) -> None:
@@ -207,14 +207,13 @@ class Identities:
         """What of an identity is a number."""
         return self._columns
 
-    def _admit(self, events: Iterable[UsageEvent]) -> list[int]:
-        """The rows of events' identities, of which some are new."""
+    def _admit(self, callers: Iterable[Caller]) -> list[int]:
+        """The rows of callers, of whom some are new."""
         known, names, free, tenant_of = self._rows, self._names, self._free, self._directory.tenant_of
         rows, new = [], []
-        for event in events:
-            subject = event.subject
+        for tenant, subject in callers:
             # One text for all of a tenant's identities.
-            name = (intern(event.data.tenant or tenant_of(subject)), subject)
+            name = (intern(tenant or tenant_of(subject)), subject)
             # The same identity with and without its tenant named is one row.
             row = known.get(name)
             if row is None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from itertools import compress
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import ArrayLike, NDArray
 
-from schemas.columns import name_hash, read_fields
+from schemas.columns import name_hash
+from schemas.events import Decoded, Events
 from schemas.usage import DENIED, UsageEvent
 
 Ints = NDArray[np.int64]
@@ -36,7 +36,7 @@ class Batch(Struct, frozen=True):
     denied ones, and those answered 401, which tell of the caller and not of the subject it named.
     """
 
-    events: Sequence[UsageEvent]
+    events: Events
     offset: Ints
     time: Ints
     arrived: Ints
@@ -76,7 +76,7 @@ class Batch(Struct, frozen=True):
         """The batch less the rows that `which` flags."""
         keep = ~which
         columns = [getattr(self, name)[keep] for name in _COLUMNS]
-        return Batch(list(compress(self.events, keep)), *columns)
+        return Batch(self.events.select(keep.nonzero()[0]), *columns)
 
 
 _COLUMNS = Batch.__struct_fields__[1:]
@@ -97,7 +97,8 @@ def _or(numbers: Floats, absent: float) -> Floats:
 
 def to_batch(events: Sequence[UsageEvent], offsets: ArrayLike, arrived: ArrayLike) -> Batch:
     """Lays `events` out as columns. `offsets` and `arrived` (ms, 0: unknown) have an entry per event."""
-    fields = read_fields(events)
+    events = events if isinstance(events, Events) else Decoded(events)
+    fields = events.fields
     name, number = fields.name, fields.number
     status, given_in, given_out = number("status").astype(np.int64), number("input_tokens"), number("output_tokens")
     declared, denied = _codes(name("workload"), WORKLOADS), name("error") == name_hash(DENIED)

@@ -20,16 +20,16 @@ from schemas.xxh3 import LONGEST, Bytes, hashed, swapped, word
 _AT_ONCE = 256
 """Events that are written at once: so few that what was written is still in a core's cache when it is read."""
 _DATA = "data"
-_NAMES = (
+NAMES = (
     "source", "tenant", "credential_id", "session_id", "fingerprint", "country", "model", "provider", "route",
     "user_agent", "workload", "identity_trust", "error",
 )  # fmt: skip
-_NUMBERS = (
+NUMBERS = (
     "status", "input_tokens", "output_tokens", "cost_usd", "attempt", "lat", "lon", "accuracy_km", "asn",
     "usage_missing",
 )  # fmt: skip
 _ID, _SUBJECT, _TIME = -2, -3, -4
-_SOURCE, _TENANT = _NAMES.index("source"), _NAMES.index("tenant")
+_SOURCE, _TENANT = NAMES.index("source"), NAMES.index("tenant")
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -44,27 +44,39 @@ class Fields(NamedTuple):
     names: NDArray[np.uint64]
     numbers: NDArray[np.float64]
 
+    @classmethod
+    def of(cls, count: int) -> "Fields":
+        """Room for `count` events, of which no name and no number is known yet."""
+        return cls(
+            np.empty(count, np.uint64),
+            np.empty(count, np.uint64),
+            np.empty(count, np.int64),
+            np.zeros((len(NAMES), count), np.uint64),
+            np.full((len(NUMBERS), count), np.nan),
+        )
+
+    def select(self, places: NDArray[np.int64]) -> "Fields":
+        """Those of the events at `places`."""
+        return Fields(
+            self.unique[places], self.identity[places], self.time[places], self.names[:, places],
+            self.numbers[:, places],
+        )  # fmt: skip
+
     def name(self, field: str) -> NDArray[np.uint64]:
         """The hashes of a field's names."""
-        column: NDArray[np.uint64] = self.names[_NAMES.index(field)]
+        column: NDArray[np.uint64] = self.names[NAMES.index(field)]
         return column
 
     def number(self, field: str) -> NDArray[np.float64]:
         """A field's numbers."""
-        column: NDArray[np.float64] = self.numbers[_NUMBERS.index(field)]
+        column: NDArray[np.float64] = self.numbers[NUMBERS.index(field)]
         return column
 
 
 def read_fields(events: Sequence[UsageEvent]) -> Fields:
     """The fields of `events`. Hashes are 64 bits of XXH3, the same in every process."""
     n = len(events)
-    out = Fields(
-        np.empty(n, np.uint64),
-        np.empty(n, np.uint64),
-        np.empty(n, np.int64),
-        np.zeros((len(_NAMES), n), np.uint64),
-        np.empty((len(_NUMBERS), n)),
-    )
+    out = Fields.of(n)
     long = np.zeros(n, np.bool_)
     for first in range(0, n, _AT_ONCE):
         packed = np.frombuffer(_encoder.encode(events[first : first + _AT_ONCE]), np.uint8)
@@ -81,7 +93,7 @@ def name_hash(name: str | None) -> int:
 
 def _hash_again(event: UsageEvent, at: int, out: Fields) -> None:
     """Hashes the names of an event of which one is longer than the compiled hash goes."""
-    for column, field in enumerate(_NAMES):
+    for column, field in enumerate(NAMES):
         out.names[column, at] = name_hash(event.source if column == _SOURCE else getattr(event.data, field))
     source, tenant = int(out.names[_SOURCE, at]), int(out.names[_TENANT, at])
     out.unique[at] = max(xxh3_64_intdigest(event.id.encode(), source), 1)
@@ -102,12 +114,12 @@ def _plan(event: type[Struct], data: type[Struct]) -> _Plan:
     outer, inner = event.__struct_fields__, data.__struct_fields__
     before = outer.index(_DATA)
     order = (*outer[:before], *inner, *outer[before + 1 :])
-    columns = {field: column for column, field in enumerate(_NAMES)} | {"id": _ID, "subject": _SUBJECT, "time": _TIME}
+    columns = {field: column for column, field in enumerate(NAMES)} | {"id": _ID, "subject": _SUBJECT, "time": _TIME}
     return _Plan(
         before,
         len(inner),
         np.array([columns.get(field, -1) for field in order]),
-        np.array([_NUMBERS.index(field) if field in _NUMBERS else -1 for field in order]),
+        np.array([NUMBERS.index(field) if field in NUMBERS else -1 for field in order]),
     )
 
 

@@ -14,3 +14,9 @@ def compiled(kernel: Kernel) -> Kernel:
     Without fast-math: a score must be the same on every machine.
     """
     return numba.njit(cache=True)(kernel)  # type: ignore[no-any-return]
+
+
+def compiled_bare(kernel: Kernel) -> Kernel:
+    """Like `compiled`, for kernels that make no arrays: numba does not count references to those that they are given,
+    which costs more than what small kernels do."""
+    return numba.njit(cache=True, _nrt=False, forceinline=True)(kernel)  # type: ignore[no-any-return]

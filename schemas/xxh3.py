@@ -6,7 +6,7 @@ Written after the algorithm's specification; texts of more than `LONGEST` bytes 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.compiled import compiled
+from schemas.compiled import compiled_bare
 
 Bytes = NDArray[np.uint8]
 
@@ -29,7 +29,7 @@ _MIX_1, _MIX_2 = np.uint64(0x165667919E3779F9), np.uint64(0x9FB21C651E98DF25)
 _LOW = np.uint64(0xFFFFFFFF)
 
 
-@compiled
+@compiled_bare
 def word(raw: Bytes, at: np.uint64) -> np.uint64:
     """The 8 bytes at `at`, the least first."""
     value = np.uint64(0)
@@ -38,7 +38,7 @@ def word(raw: Bytes, at: np.uint64) -> np.uint64:
     return value
 
 
-@compiled
+@compiled_bare
 def _half(raw: Bytes, at: np.uint64) -> np.uint64:
     """The 4 bytes at `at`, the least first."""
     value = np.uint64(0)
@@ -47,7 +47,7 @@ def _half(raw: Bytes, at: np.uint64) -> np.uint64:
     return value
 
 
-@compiled
+@compiled_bare
 def swapped(value: np.uint64) -> np.uint64:
     """Its 8 bytes the other way round."""
     out = np.uint64(0)
@@ -56,17 +56,17 @@ def swapped(value: np.uint64) -> np.uint64:
     return out
 
 
-@compiled
+@compiled_bare
 def _secret(at: int) -> np.uint64:
     return word(_SECRET, np.uint64(at))
 
 
-@compiled
+@compiled_bare
 def _rotated(value: np.uint64, bits: int) -> np.uint64:
     return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
 
 
-@compiled
+@compiled_bare
 def _folded(a: np.uint64, b: np.uint64) -> np.uint64:
     """The low and the high half of the product, of 128 bits, xored."""
     half = np.uint64(32)
@@ -76,27 +76,27 @@ def _folded(a: np.uint64, b: np.uint64) -> np.uint64:
     return ((left >> half) + (cross >> half) + high) ^ ((cross << half) | (low & _LOW))
 
 
-@compiled
+@compiled_bare
 def _avalanche(value: np.uint64) -> np.uint64:
     value = (value ^ (value >> np.uint64(37))) * _MIX_1
     return value ^ (value >> np.uint64(32))
 
 
-@compiled
+@compiled_bare
 def _avalanche_of_few(value: np.uint64) -> np.uint64:
     value = (value ^ (value >> np.uint64(33))) * _PRIME_2
     value = (value ^ (value >> np.uint64(29))) * _PRIME_3
     return value ^ (value >> np.uint64(32))
 
 
-@compiled
+@compiled_bare
 def _mixed(raw: Bytes, at: np.uint64, secret: int, seed: np.uint64) -> np.uint64:
     """Mixes 16 bytes."""
     low = word(raw, at) ^ (_secret(secret) + seed)
     return _folded(low, word(raw, at + np.uint64(8)) ^ (_secret(secret + 8) - seed))
 
 
-@compiled
+@compiled_bare
 def _up_to_16(raw: Bytes, at: np.uint64, n: np.uint64, seed: np.uint64) -> np.uint64:
     if n > 8:
         low = word(raw, at) ^ ((_secret(24) ^ _secret(32)) + seed)
@@ -117,7 +117,7 @@ def _up_to_16(raw: Bytes, at: np.uint64, n: np.uint64, seed: np.uint64) -> np.ui
     return _avalanche_of_few(seed ^ _secret(56) ^ _secret(64))
 
 
-@compiled
+@compiled_bare
 def hashed(raw: Bytes, at: np.uint64, n: np.uint64, seed: np.uint64) -> np.uint64:
     """What `xxhash.xxh3_64_intdigest` says of the `n` bytes at `at`, of which there are `LONGEST` at the most."""
     if n <= 16:

@@ -13,17 +13,17 @@ from functools import partial
 from typing import Any
 
 import faust
+import numpy as np
 from faust.types import TP
 
 from detectors import Partition, Told, compile_kernels
-from schemas.batch import to_batch
-from schemas.decoding import Malformed
+from schemas.batch import Ints, to_batch
 from schemas.directory import Directory
+from schemas.events import Events, read_events
 from schemas.finding import Tick, decode_signal, encode
 from schemas.piece import Checkpoint
 from schemas.times import format_millis, parse_millis
 from schemas.topics import DEAD_LETTERS, SIGNALS, STATE_DETECT, USAGE
-from schemas.usage import UsageEvent, decode_usage
 from sinks.dead_letters import dead_letter
 from streams.app import group, make_app
 from streams.intake import AHEAD
@@ -61,28 +61,26 @@ class Detection:
         if partition is None:
             partition = self._partitions[number] = self._fresh(number)
         reached = self._reached.get(number, -1)
+        records = [record for record in chunk if record.offset > reached]
+        events, wrong = read_events([record.value or b"" for record in records])
         out: list[Record] = []
-        events: list[UsageEvent] = []
-        records: list[Any] = []
-        for record in chunk:
-            if record.offset <= reached:
-                continue
-            try:
-                events.append(decode_usage(record.value or b""))
-                records.append(record)
-            except Malformed as error:
-                tick = _tick_of(record)
-                if tick is None:
-                    out.append(_dead(record, str(error)))
-                else:
-                    out += self._advance(partition, events, records)
-                    events, records = [], []
-                    out += [_signal(told) for told in partition.idle_until(tick)]
-        out += self._advance(partition, events, records)
+        good = np.ones(len(records), np.bool_)
+        begin = 0
+        for place, reason in wrong.items():
+            good[place] = False
+            tick = _tick_of(records[place])
+            if tick is None:
+                out.append(_dead(records[place], reason))
+            else:
+                out += self._advance(partition, events, records, np.flatnonzero(good[begin:place]) + begin)
+                begin = place
+                out += [_signal(told) for told in partition.idle_until(tick)]
+        rest = np.flatnonzero(good[begin:]) + begin
+        out += self._advance(partition, events, records, rest)
         self._reached[number] = max(reached, chunk[-1].offset)
-        if records:
+        if len(rest):
             # The broker's clock bounds it: one event from the future must not carry the partition there.
-            stamp = records[-1].timestamp
+            stamp = records[rest[-1]].timestamp
             clock = min(partition.newest, stamp) if stamp > 0 else partition.newest
             self._heard[number] = (time.monotonic(), clock)
         return out
@@ -138,10 +136,13 @@ class Detection:
         return Partition(number, self._policy.for_detectors, self._directory)
 
     @staticmethod
-    def _advance(partition: Partition, events: list[UsageEvent], records: list[Any]) -> list[Record]:
-        """What events have to tell, and the dead letters of those whose time is ahead of the broker's clock."""
-        if not events:
+    def _advance(partition: Partition, events: Events, records: list[Any], places: Ints) -> list[Record]:
+        """What the events at `places` have to tell, and the dead letters of those whose time is ahead of the broker's
+        clock."""
+        if not len(places):
             return []
+        if len(places) < len(events):
+            events, records = events.select(places), [records[at] for at in places.tolist()]
         batch = to_batch(events, [r.offset for r in records], [max(0, r.timestamp) for r in records])
         ahead = batch.time - batch.arrived
         wrong = (batch.arrived > 0) & (ahead > AHEAD)

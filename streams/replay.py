@@ -24,6 +24,7 @@ from responses import Decider, Outcome
 from schemas.batch import to_batch
 from schemas.command import Command
 from schemas.directory import Directory
+from schemas.events import Decoded, Events
 from schemas.finding import Finding, Signal, encode
 from schemas.incident import Incident
 from schemas.usage import UsageEvent
@@ -129,7 +130,7 @@ class Replay:
         told: list[tuple[int, int, Signal]] = []
         shares = self._shares(answer.events)
         for number, (orders, events) in enumerate(shares):
-            if events:
+            if len(events):
                 first, n = self._offsets[number], len(events)
                 self._offsets[number] += n
                 batch = to_batch(events, np.arange(first, first + n), np.zeros(n, np.int64))
@@ -138,16 +139,17 @@ class Replay:
         for _, _, signal in sorted(told, key=lambda entry: entry[0]) if len(shares) > 1 else told:
             self._decide(signal)
 
-    def _shares(self, events: list[UsageEvent]) -> list[tuple[Sequence[int], list[UsageEvent]]]:
+    def _shares(self, events: Sequence[UsageEvent]) -> list[tuple[Sequence[int], Sequence[UsageEvent]]]:
         """By partition: its events, and where they stood among all."""
-        if len(self._partitions) == 1:
+        count = len(self._partitions)
+        if count == 1:
             return [(range(len(events)), events)]
-        shares: list[tuple[list[int], list[UsageEvent]]] = [([], []) for _ in self._partitions]
-        for order, event in enumerate(events):
-            orders, share = shares[partition_of(event.subject.encode(), len(shares))]
-            orders.append(order)
-            share.append(event)
-        return list(shares)
+        events = events if isinstance(events, Events) else Decoded(events)
+        places = np.array(
+            [partition_of(subject.encode(), count) for _, subject in events.callers(range(len(events)))], np.int64
+        )
+        shares = [np.flatnonzero(places == number) for number in range(count)]
+        return [(share.tolist(), events.select(share)) for share in shares]
 
     def _decide(self, signal: Signal) -> None:
         if isinstance(signal, Finding):

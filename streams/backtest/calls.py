@@ -11,6 +11,7 @@ from xxhash import xxh3_64_intdigest
 from schemas.batch import Batch, Flags, Floats, Hashes, Ints, to_batch
 from schemas.decoding import Malformed
 from schemas.directory import Directory
+from schemas.events import Decoded
 from schemas.usage import UsageEvent, decode_usage
 from streams.replay import in_chunks
 
@@ -59,7 +60,7 @@ def read_calls(lines: IO[bytes], directory: Directory) -> Calls:
             caller = (event.data.tenant or directory.tenant_of(event.subject), event.subject)
             who.append(numbers.setdefault(caller, len(numbers)))
             end_users.append(hash_of(event.data.end_user))
-        batches.append(structs.replace(batch, events=()))
+        batches.append(structs.replace(batch, events=Decoded(())))
     return Calls(
         identities=list(numbers),
         who=np.array(who, np.int64),

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import atheris  # type: ignore[import-not-found]
+import numpy as np
 
 with atheris.instrument_imports(include=["schemas", "streams"]):
     from schemas.decoding import Malformed
@@ -22,8 +23,10 @@ with atheris.instrument_imports(include=["schemas", "streams"]):
 # Compiled kernels can't be instrumented, so these are imported as they are.
 from detectors import Partition
 from schemas.batch import to_batch
+from schemas.columns import read_fields
 from schemas.directory import Directory
-from schemas.usage import UsageData
+from schemas.events import read_events
+from schemas.usage import UsageData, decode_usage
 from streams.policy import find_policy, read_policy
 
 _ODD = (
@@ -68,6 +71,7 @@ def check(data: bytes) -> None:
             decode(lines[0])
         except Malformed:
             continue
+    _read_the_same(lines)
     intake = FileIntake()
     answers = [intake.admit(lines), intake.finish()]
     events = [event for answer in answers for event in answer.events]
@@ -77,6 +81,22 @@ def check(data: bytes) -> None:
     partition = Partition(0, _POLICY, Directory())
     partition.take(to_batch(events, range(len(events)), [0] * len(events)))
     partition.close()
+
+
+def _read_the_same(lines: list[bytes]) -> None:
+    """Holds the compiled reader against the decoder."""
+    decoded, reasons = [], {}
+    for at, line in enumerate(lines):
+        try:
+            decoded.append(decode_usage(line))
+        except Malformed as error:
+            reasons[at] = str(error)
+    events, wrong = read_events(lines)
+    if wrong != reasons:
+        raise AssertionError(f"{wrong} is wrong, and not {reasons}")
+    places = np.array([at for at in range(len(lines)) if at not in wrong], np.int64)
+    for column, other in zip(events.select(places).fields, read_fields(decoded), strict=True):
+        np.testing.assert_array_equal(column, other)
 
 
 if __name__ == "__main__":
