@@ -15,7 +15,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 from types import FrameType
+from typing import get_args
 
+from schemas.finding import Kind
 from streams.commands.workers import run
 
 _EVERY_S = 0.004
@@ -30,6 +32,8 @@ STEPS = {
     "/schemas/finding.py": "publish",
     "/schemas/usage.py": "decode",
     "/schemas/decoding.py": "decode",
+    "/schemas/events.py": "decode",
+    "/schemas/scan.py": "decode",
     "/streams/detect.py": "records, signals",
     "/schemas/batch.py": "columns",
     "/schemas/columns.py": "columns",
@@ -40,18 +44,13 @@ STEPS = {
     "/detectors/duplicates.py": "clock, duplicates",
     "/detectors/windows.py": "windows",
     "/detectors/buckets.py": "windows",
-    "/detectors/spike.py": "spike",
-    "/detectors/spike_kernel.py": "spike",
-    "/detectors/spike_learning.py": "spike",
-    "/detectors/spike_records.py": "spike",
     "/detectors/excursions.py": "spike",
     "/detectors/models.py": "spike",
-    "/detectors/loop.py": "loop",
-    "/detectors/geo_shift.py": "geo_shift",
     "/detectors/engine.py": "findings, tenants' sums",
+    "/detectors/tenants.py": "findings, tenants' sums",
     "/detectors/saved.py": CHECKPOINT,
     "/streams/state.py": CHECKPOINT,
-}
+} | {f"/detectors/{kind}": kind for kind in get_args(Kind)}
 """By a part of a file's path. The innermost frame that matches tells, but for a checkpoint: all in it is its own."""
 
 

@@ -126,7 +126,9 @@ class Entitlement(Detector):
 
     def judge(self, view: View) -> list[Raised]:
         """A finding at the first such call, one when it alerts, one when it blocks, then one a minute."""
-        batch, n = view.batch, len(view.batch)
+        batch, n, returned = view.batch, len(view.batch), view.velocities.returned
+        if not self._directory.identities and not returned.any():
+            return []
         calls = _Calls(
             view.row, view.ticked.time, view.ticked.duplicate | batch.excluded, batch.model, batch.route
         )  # fmt: skip
@@ -134,7 +136,6 @@ class Entitlement(Detector):
         verdict = np.zeros(n, np.int8)
         if _ask(answers, calls, verdict):
             self._look_up(view, calls, answers, verdict)
-        returned = view.velocities.returned
         positions = np.flatnonzero((verdict != _GRANTED) | returned)
         if not len(positions):
             return []
