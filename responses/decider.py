@@ -10,11 +10,12 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from responses.approved import Approved, approval_of, excuses
 from responses.case import Case, InForce
 from responses.common import damped, is_common
 from responses.config import Config
 from responses.epochs import Epochs, Subject
-from responses.guards import Caps, approval_of, forbidden
+from responses.guards import Caps, forbidden
 from responses.ladder import Answer, answer
 from responses.quotas import TenantQuotas
 from responses.risk import Standing
@@ -23,6 +24,7 @@ from responses.saved import (
     Head,
     Part,
     Saved,
+    SavedApproval,
     SavedBlocked,
     SavedEpoch,
     SavedWaiting,
@@ -35,7 +37,7 @@ from responses.sweep import Sweep
 from responses.taken import Taken
 from responses.tenant_spike import TenantSpike
 from schemas.command import STRICTNESS, Action, Command, Limits, Scope, command_id
-from schemas.directory import Directory
+from schemas.directory import Approval, Directory
 from schemas.finding import Finding, Signal, TenantBucket
 from schemas.incident import Incident
 from schemas.piece import Checkpoint
@@ -61,6 +63,7 @@ class Decider:
         self._quotas = TenantQuotas(directory, config.warn_share, config.version)
         self._cases: dict[tuple[str, str], Case] = {}
         self._epochs = Epochs()
+        self._approved = Approved()
         self._second = SecondPerson(config.response.second_person_minutes)
         self._holders: dict[tuple[str, Scope, str], str] = {}
         """The identity whose block stands under a (tenant, scope, subject)."""
@@ -186,6 +189,7 @@ class Decider:
         self._now = max(self._now, moment)
         self._epochs.forget(self._now)
         self._second.forget(self._now)
+        self._approved.forget(self._now)
         out: list[Outcome] = []
         while self._due and self._due[0][0] <= self._now:
             _, tenant, identity = heapq.heappop(self._due)
@@ -217,6 +221,8 @@ class Decider:
     def _carry_out(self, request: Request) -> list[Outcome]:
         scope, subject, cause = request.scope, request.about, request.request_id
         reason = f"{request.reason} ({request.by})"
+        if request.action == "approve":
+            return self._approve(self._approved.add(request), request.tenant, reason, cause)
         case = self._case_over(request.tenant, scope, subject, request.identity)
         if request.action != "restore":
             return self._block(case, Answer(request.action, scope, subject), reason, cause, None, manual=True)
@@ -228,6 +234,16 @@ class Decider:
                 for outcome in self._restore(case, *at, reason, cause, manual=True)
             ]
         return self._restore(case, scope, subject, reason, cause, manual=True)
+
+    def _approve(self, approval: Approval, tenant: str, reason: str, cause: str) -> list[Outcome]:
+        """Ends what we ordered ourselves, if all that led to it is what was approved, whenever it was found."""
+        case = self._cases.get((tenant, approval.identity))
+        if case is None or not case.findings or not all(excuses(approval, one) for one in case.findings.values()):
+            return []
+        self._touch(case)
+        case.forgive(self._now, self._config)
+        ours = sorted(at for at, block in case.blocks.items() if not block.manual)
+        return [outcome for at in ours for outcome in self._restore(case, *at, reason, cause, manual=True)]
 
     # -- saved state ----------------------------------------------------------------------------------------------
 
@@ -261,6 +277,7 @@ class Decider:
         for (tenant, identity), when in saved.blocked.items():
             self._caps.count(tenant, identity, when)
         self._second.restore(saved.waiting)
+        self._approved.restore(saved.approvals)
         self._cases = {key: load_case(case, self._config) for key, case in saved.cases.items()}
         for (tenant, identity), case in self._cases.items():
             self._holders |= {(tenant, *at): identity for at in case.blocks}
@@ -278,6 +295,7 @@ class Decider:
         yield from (SavedEpoch(subject, epoch) for subject, epoch in self._epochs.held)
         yield from (SavedBlocked(key, when) for key, when in self._caps.within(self._now))
         yield from map(SavedWaiting, self._second.waiting)
+        yield from map(SavedApproval, self._approved.held)
         keys = self._sweep.unsaved(-(-len(self._cases) // _ROUND))
         yield from (Gone(key) for key in keys if key not in self._cases)
         yield from (save_case(self._cases[key]) for key in keys if key in self._cases)
@@ -297,7 +315,8 @@ class Decider:
         return out
 
     def _found(self, finding: Finding, arrived: int) -> list[Outcome]:
-        if approval_of(finding, self._directory) is not None:
+        ordered = self._approved.of(finding.tenant, finding.identity)
+        if approval_of(finding, [*self._directory.approvals, *ordered] if ordered else self._directory.approvals):
             return []
         if self._is_common(finding):
             finding = damped(finding)
