@@ -101,10 +101,15 @@ def answer(decider: Decider, arriving: Any) -> list[bytes]:
 
 def known(decider: Decider) -> str:
     """All that a decider's answers hang on."""
-    cases = [{**vars(case), "risk": case.risk.held} for _, case in sorted(decider._cases.items())]
-    moments = (decider.now, decider.due, sorted(decider._farewells))
-    others = (decider._epochs.held, decider._caps.within(decider.now), decider._taken._order, decider._taken.count)
-    return repr((moments, others, sorted(decider._holders.items()), cases))
+    cases = [{**vars(case), "risk": case.risk.held} for _, case in sorted(decider._cases._held.items())]
+    moments = (decider.now, decider.due, sorted(decider._cases._farewells))
+    others = (
+        decider.blocks.epochs.held,
+        decider._caps.within(decider.now),
+        decider._taken._order,
+        decider._taken.count,
+    )
+    return repr((moments, others, sorted(decider.blocks._holders.items()), cases))
 
 
 class Log:
