@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from responses.approved import approval_of
 from responses.common import Shown, damped, is_common
 from responses.config import FAMILY, Config, Family
-from responses.guards import approval_of, forbidden
+from responses.guards import forbidden
 from responses.ladder import Answer, answer
 from responses.risk import Standing
 from schemas.command import Command, command_id
@@ -56,7 +57,7 @@ def account(
         while forgiven and forgiven[0] < when:
             standing = Standing(config.risk)
             forgiven.pop(0)
-        approval = approval_of(one, directory)
+        approval = approval_of(one, directory.approvals)
         if approval is None:
             within = int(config.response.common_minutes * 60_000)
             common = is_common(shown, one, when, within, config.response.common_identities)

@@ -1,25 +1,9 @@
 """What forbids a block, whatever the evidence."""
 
-from responses.config import FAMILY, Response
-from schemas.directory import Approval, Directory
+from responses.config import Response
+from schemas.directory import Directory
 from schemas.finding import Finding
 from schemas.times import parse_millis
-
-
-def approval_of(finding: Finding, directory: Directory) -> Approval | None:
-    """The approval that covers a finding of the velocity family, or the beginning of what it speaks of: planned
-    activity within its multiplier, which what looks back over minutes still sees when it has ended."""
-    if FAMILY[finding.kind] != "velocity":
-        return None
-    moment = parse_millis(finding.time)
-    began = moment - int(finding.evidence.span_seconds * 1000)
-    for approval in directory.approvals:
-        if approval.tenant is not None and approval.tenant != finding.tenant:
-            continue
-        within = finding.baseline <= 0 or finding.observed <= approval.max_multiplier * finding.baseline
-        if within and approval.identity == finding.identity and (approval.covers(moment) or approval.covers(began)):
-            return approval
-    return None
 
 
 def forbidden(finding: Finding, directory: Directory, response: Response, arrived: int) -> str | None:

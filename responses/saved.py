@@ -18,6 +18,7 @@ from responses.risk import Standing
 from responses.second_person import Waiting
 from responses.sweep import Key
 from responses.taken import Ids
+from schemas.directory import Approval
 from schemas.finding import Finding
 from schemas.incident import Incident
 from schemas.piece import StateError, seal, unseal
@@ -62,6 +63,12 @@ class SavedWaiting(Struct):
     waiting: Waiting
 
 
+class SavedApproval(Struct):
+    """Unusual use that a person approved. Each checkpoint has all."""
+
+    approval: Approval
+
+
 class Gone(Struct):
     """A case that is no more."""
 
@@ -87,7 +94,7 @@ class SavedCase(Struct, omit_defaults=True):
     whole: Whole = field(default_factory=Whole)
 
 
-Part = Head | SavedEpoch | SavedBlocked | SavedWaiting | Gone | SavedCase | Ids
+Part = Head | SavedEpoch | SavedBlocked | SavedWaiting | SavedApproval | Gone | SavedCase | Ids
 
 
 class _Kind(NamedTuple):
@@ -97,7 +104,7 @@ class _Kind(NamedTuple):
 
 
 _FORMATS: dict[type[Part], int] = {
-    Head: 1, SavedEpoch: 1, SavedBlocked: 1, SavedWaiting: 1, Gone: 1, SavedCase: 1, Ids: 1,
+    Head: 1, SavedEpoch: 1, SavedBlocked: 1, SavedWaiting: 1, SavedApproval: 1, Gone: 1, SavedCase: 1, Ids: 1,
 }  # fmt: skip
 """Raised by whoever changes what a part's bytes mean, in `Finding` and `Incident` too."""
 _KINDS = {
@@ -206,6 +213,7 @@ class Saved:
         self.epochs: dict[Subject, int] = {}
         self.blocked: dict[Key, int] = {}
         self.waiting: list[Waiting] = []
+        self.approvals: list[Approval] = []
         self.cases: dict[Key, SavedCase] = {}
         self.ids: dict[int, str] = {}
         self.again: set[Key] = set()
@@ -229,6 +237,7 @@ class Saved:
                 self.epochs.clear()
                 self.blocked.clear()
                 self.waiting.clear()
+                self.approvals.clear()
                 if part.begins:
                     self.again.clear()
             case SavedEpoch():
@@ -237,6 +246,8 @@ class Saved:
                 self.blocked[part.at] = part.when
             case SavedWaiting():
                 self.waiting.append(part.waiting)
+            case SavedApproval():
+                self.approvals.append(part.approval)
             case Gone():
                 self.cases.pop(part.at, None)
             case SavedCase():

@@ -1,9 +1,11 @@
-"""Which gateways were heard of lately, and which keys they say that they have."""
+"""The gateways as their acknowledgements show them, and which of them were heard of lately."""
 
+import json
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import closing
+from typing import Any
 
-import msgspec
 from confluent_kafka import Consumer, TopicPartition
 from msgspec import Struct
 
@@ -15,36 +17,60 @@ _LATELY_MS = 5 * 60_000
 """A gateway that lives says so every minute."""
 _SECONDS = 15.0
 _GROUP = "tripswitch-operator-keys"
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-class Gateway(Struct, frozen=True):
-    """A gateway by the name that it gives itself. `jwks_sha256` names the keys it said last that it has; None: it never
-    said. `at` is when (ms)."""
+class Gateway(Struct):
+    """The last that was heard of a gateway. Times are ms; `keys` names those that it verifies commands with, `checked`
+    the callers that it asked its table about: (hash of tenant and name, hash of the name)."""
 
     name: str
-    at: int
-    jwks_sha256: str | None = None
+    heard: int
+    alive: int = 0
+    ready: bool = True
+    stale: bool = False
+    keys: str = ""
+    refused: int = 0
+    checked: tuple[tuple[str, str], ...] = ()
 
 
-class _Product(Struct):
-    vendor_name: str = ""
+def heard_of(records: Iterable[bytes], found: dict[str, Gateway] | None = None) -> dict[str, Gateway]:
+    """The gateways that acknowledged something, by name, beside those that were `found` before. What is no
+    acknowledgement is passed over: whoever may write there may write anything."""
+    found = {} if found is None else found
+    for raw in records:
+        try:
+            record, name, at = _read(raw)
+            told = record.get("unmapped") or {}
+            _note(found.setdefault(name, Gateway(name, at)), at, told)
+        except _UNREADABLE:
+            continue
+    return found
 
 
-class _Metadata(Struct):
-    product: _Product
+def obeyed(raw: bytes, command_id: str) -> dict[str, int]:
+    """The gateway that acknowledges the command in a record, and when (ms); nothing where it does not."""
+    try:
+        record, name, at = _read(raw)
+        return {name: at} if record["command_uid"] == command_id and record["status_id"] == 1 else {}
+    except _UNREADABLE:
+        return {}
 
 
-class _Unmapped(Struct):
-    jwks_sha256: str | None = None
+def _read(raw: bytes) -> tuple[Mapping[str, Any], str, int]:
+    """An acknowledgement, whose it is, and when it was written. Raises one of `_UNREADABLE` for anything else."""
+    record = json.loads(raw)
+    return record, str(record["metadata"]["product"]["vendor_name"]), int(record["time"])
 
 
-class _Ack(Struct):
-    time: int
-    metadata: _Metadata
-    unmapped: _Unmapped = msgspec.field(default_factory=_Unmapped)
-
-
-_decode = msgspec.json.Decoder(_Ack).decode
+def _note(gateway: Gateway, at: int, told: Mapping[str, Any]) -> None:
+    gateway.heard = max(gateway.heard, at)
+    if told.get("jwks_sha256") is None or at < gateway.alive:
+        return
+    gateway.alive, gateway.keys = at, str(told["jwks_sha256"])
+    gateway.ready, gateway.stale = bool(told.get("ready", True)), bool(told.get("stale", False))
+    gateway.refused = sum(told["refused"].values()) if isinstance(told.get("refused"), dict) else 0
+    gateway.checked = tuple((str(a), str(b)) for a, b in told.get("checked") or ())
 
 
 class Acknowledged:
@@ -77,17 +103,5 @@ class Acknowledged:
         for number, since in self._next.items():
             for message in committed_records(self._kafka, ACKS, number, _GROUP, since=since, quiet=True):
                 self._next[number] = message.offset() + 1
-                self._take(message.value() or b"")
+                heard_of([message.value() or b""], self._gateways)
         return [gateway for _, gateway in sorted(self._gateways.items())]
-
-    def _take(self, raw: bytes) -> None:
-        try:
-            ack = _decode(raw)
-        except msgspec.MsgspecError:
-            # Whoever may write there may write anything.
-            return
-        name, told = ack.metadata.product.vendor_name, ack.unmapped.jwks_sha256
-        held = self._gateways.get(name)
-        if held is not None and (held.at > ack.time or told is None):
-            told = held.jwks_sha256
-        self._gateways[name] = Gateway(name, max(ack.time, held.at if held else 0), told)

@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 for command in (replay, backtest, explain, incidents, status, doctor, workers.demo, workers.init, workers.run):
     app.command()(command)
-for order in (orders.revoke, orders.suspend, orders.throttle, orders.restore):
+for order in (orders.revoke, orders.suspend, orders.throttle, orders.restore, orders.approve):
     app.command()(order)
 
 _keys = typer.Typer(no_args_is_help=True, help="The keys that sign commands.")

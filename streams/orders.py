@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from schemas.command import TOKEN_TYPE, Command, Scope, command_id, from_claims
 from schemas.dead_letter import DeadLetter
-from schemas.request import Request
+from schemas.request import Planned, Request
 from schemas.times import format_millis
 from schemas.topics import AUDIT, DEAD_LETTERS, REQUESTS
 from sinks.errors import Unreachable
@@ -22,7 +22,7 @@ from streams.committed import committed_records
 from streams.partitioner import partition_of
 from streams.settings import Kafka
 
-Order = Literal["throttle", "suspend", "revoke", "restore"]
+Order = Literal["throttle", "suspend", "revoke", "restore", "approve"]
 DECIDE_GROUP = "tripswitch-decide"
 _SECONDS = 15.0
 _ANSWER_S = 10.0
@@ -33,8 +33,8 @@ _decode_letter = msgspec.json.Decoder(DeadLetter).decode
 
 
 class Answer(Struct, frozen=True):
-    """What came of an order: `done` with its commands, `waiting` for a second person, `refused`, or `unanswered`, since
-    decide has not read it yet. `why` says more where there is more to say."""
+    """What came of an order: `done` with its commands, `waiting` for a second person (or nothing was to be published),
+    `refused`, or `unanswered`, since decide has not read it yet. `why` says more where there is more to say."""
 
     outcome: Literal["done", "waiting", "refused", "unanswered"]
     commands: list[Command] = []
@@ -43,12 +43,12 @@ class Answer(Struct, frozen=True):
 
 def make_request(
     action: Order, tenant: str, identity: str, reason: str, by: str, *, scope: Scope = "identity",
-    subject: str | None = None, approves: str | None = None,
+    subject: str | None = None, approves: str | None = None, planned: Planned | None = None,
 ) -> Request:  # fmt: skip
     """An order as of now."""
     return Request(
         f"req-{uuid.uuid4().hex[:16]}", format_millis(int(time.time() * 1000)), tenant, identity, action, reason, by,
-        scope, subject, approves,
+        scope, subject, approves, planned,
     )  # fmt: skip
 
 

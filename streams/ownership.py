@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,13 @@ from streams.record import Record
 from streams.state import NoLog, StateLog
 
 _SAVED_EVERY_S = 2.0
+_SAID_EVERY_S = 6.0
+"""Whoever has a voice speaks twice as often, and what it says saves the partition: one transaction instead of two."""
+_AT_ONCE = 2
+"""Partitions that answer at the same time. One transaction waits for the broker six times, so others go on meanwhile;
+with more of them each would take longer, and what was decided would wait instead of what was not decided yet."""
+_SHARED = 1024
+"""Records of a partition from which on no further chunk is taken into the same transaction."""
 _RESTORED_AT_ONCE = 2
 _TICK_S = 1.0
 _SPEAK_S = 0.25
@@ -101,9 +109,14 @@ class Ownership:
         self._said: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._failed = False
+        self._stopping = False
+        self._waiting: dict[int, deque[faust.EventT]] = defaultdict(deque)
+        """By partition, the chunks that no transaction has taken yet."""
+        self._working: dict[int, asyncio.Task[None]] = {}
         self._restoring = asyncio.Semaphore(_RESTORED_AT_ONCE)
         self._effects = asyncio.Lock()
-        """Held from a chunk's records to the acknowledgement of what follows from them."""
+        """Held, where that is no transaction, from a chunk's records to the acknowledgement of what follows."""
+        self._answering = asyncio.Semaphore(_AT_ONCE)
 
     async def assigned(self, numbers: set[int]) -> None:
         """The worker owns `numbers` now, and no others."""
@@ -121,7 +134,8 @@ class Ownership:
         await self._save_all(due=False)
 
     async def stop(self) -> None:
-        """Saves what can be saved, and lets go of the partitions."""
+        """Saves what can be saved, and lets go of the partitions. Chunks that wait are the next owner's."""
+        self._stopping = True
         await self._save_all(due=False)
         for opening in self._logs.values():
             self._let_go(opening)
@@ -130,39 +144,79 @@ class Ownership:
         await self._publisher.stop()
 
     async def take(self, event: faust.EventT) -> None:
-        """Shows the owner a chunk and publishes what follows; acknowledges it then, and only then."""
-        at, number = event.message.tp, event.message.tp.partition
+        """Shows the owner a chunk and publishes what follows; acknowledges it then, and only then.
+
+        Atomic: returns at once, and the chunks that come while a partition's transaction is on its way share the next.
+        """
+        number = event.message.tp.partition
         opening = self._logs.get(number)
         if opening is None or not self._is_ours(event, opening):
             # Its next owner, perhaps this worker, reads it again.
+            return
+        if self._atomic:
+            self._waiting[number].append(event)
+            if number not in self._working:
+                self._working[number] = asyncio.ensure_future(self._or_crash(self._work_off(number)))
             return
         log = await asyncio.shield(opening)
         async with self._effects:
             if not self._is_ours(event, opening):
                 return
-            effects = self._owner.take(at, event.value)
-            if self._atomic:
-                await self._settle(number)
-                if effects or self._is_due(number):
-                    await self._write(log, number, effects)
-            else:
-                await self._publisher.publish(effects)
-                if self._is_due(number):
-                    self._save(log, number)
+            await self._publisher.publish(self._owner.take(event.message.tp, event.value))
+            if self._is_due(number):
+                self._save(log, number)
         event.ack()
+
+    async def _work_off(self, number: int) -> None:
+        """Takes the chunks of a partition that wait, as many as there are: one transaction costs what many would."""
+        waiting = self._waiting[number]
+        try:
+            while waiting:
+                opening = self._logs.get(number)
+                if opening is None:
+                    waiting.clear()
+                    return
+                log = await asyncio.shield(opening)
+                async with self._answering:
+                    await self._settle(number)
+                    # Nothing else runs from here until the partition is being saved.
+                    chunks = self._next_chunks(waiting, opening)
+                    effects = [record for event in chunks for record in self._owner.take(event.message.tp, event.value)]
+                    if effects or (chunks and self._is_due(number)):
+                        self._save(log, number, effects)
+                        await self._settle(number)
+                for event in chunks:
+                    event.ack()
+        finally:
+            del self._working[number]
+
+    def _next_chunks(self, waiting: deque[faust.EventT], opening: "asyncio.Task[Log]") -> list[faust.EventT]:
+        """The chunks of a partition that one transaction answers, oldest first."""
+        chunks: list[faust.EventT] = []
+        records = 0
+        while waiting and records < _SHARED:
+            event = waiting.popleft()
+            if self._is_ours(event, opening):
+                chunks.append(event)
+                records += len(event.value)
+        return chunks
 
     def _is_ours(self, event: faust.EventT, opening: "asyncio.Task[Log]") -> bool:
         """Whether a chunk is of a partition that has not moved since it was fetched, and may be answered."""
         return (
             event.message.generation_id == self._app.consumer_generation_id
-            and not self._app.rebalancing
             and self._logs.get(event.message.tp.partition) is opening
-            and not self._failed
+            and not self._pauses
         )
+
+    @property
+    def _pauses(self) -> bool:
+        """Whether nothing new is to be begun: partitions are moving, or this worker ends."""
+        return bool(self._app.rebalancing) or self._failed or self._stopping
 
     async def tick(self) -> None:
         """Publishes ticks, and saves partitions whose records ceased to come."""
-        if self._app.rebalancing or self._failed:
+        if self._pauses:
             return
         async with self._effects:
             await self._publisher.publish(self._owner.ticks())
@@ -171,7 +225,7 @@ class Ownership:
     async def speak(self) -> None:
         """Publishes what the owner has to say of itself."""
         for number, opening in list(self._logs.items()):
-            if self._voice is None or self._app.rebalancing or self._failed:
+            if self._voice is None or self._pauses:
                 return
             async with self._effects:
                 if _opened(opening) and self._voice.has_word(number):
@@ -193,16 +247,21 @@ class Ownership:
             if not due:
                 await self._settle(number)
 
+    @property
+    def _every_s(self) -> float:
+        return _SAVED_EVERY_S if self._voice is None else _SAID_EVERY_S
+
     def _is_due(self, number: int) -> bool:
         return time.monotonic() >= self._due.get(number, 0.0) and number not in self._saving
 
-    def _save(self, log: Log, number: int) -> None:
+    def _save(self, log: Log, number: int, effects: Sequence[Record] = ()) -> None:
         """Saves the partition as it is now, while the next chunks are taken."""
-        self._saving[number] = asyncio.ensure_future(self._or_crash(self._write(log, number)))
+        self._saving[number] = asyncio.ensure_future(self._or_crash(self._write(log, number, effects)))
 
     async def _settle(self, number: int) -> None:
         """Waits until the partition is saved, if it is being saved."""
-        if number in self._saving:
+        # Others wait too, and may have begun to save it again.
+        while number in self._saving:
             await asyncio.shield(self._saving[number])
 
     def _write(self, log: Log, number: int, effects: Sequence[Record] = ()) -> "asyncio.Future[None]":
@@ -220,7 +279,7 @@ class Ownership:
                 self._failed = self._failed or not written
                 self._saving.pop(number, None)
             self._saved[number] = offsets
-            self._due[number] = time.monotonic() + _SAVED_EVERY_S
+            self._due[number] = time.monotonic() + self._every_s
 
         return asyncio.ensure_future(write())
 
@@ -247,7 +306,7 @@ class Ownership:
         if self._is_current(number):
             self._owner.go_on(number, partition, offsets)
             self._saved[number] = offsets
-            self._due[number] = time.monotonic() + _SAVED_EVERY_S
+            self._due[number] = time.monotonic() + self._every_s
             if self._voice is not None:
                 await self._write(log, number)
         return log

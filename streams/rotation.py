@@ -96,7 +96,7 @@ def await_gateways(
     acknowledged, end, before = Acknowledged(kafka), time.monotonic() + seconds, None
     while True:
         heard = acknowledged.gateways()
-        lacking = [gateway for gateway in heard if gateway.jwks_sha256 != sha256]
+        lacking = [gateway for gateway in heard if gateway.keys != sha256]
         if before != (before := (len(heard), len(lacking))):
             told(heard, lacking)
         if not lacking or time.monotonic() >= end:

@@ -38,30 +38,30 @@ def take_over(decider: Decider, found: Found, *, saved: bool, kid: str, now: int
     if not saved:
         for written in found.commands.values():
             # A break-glass key is a person's, whatever the command says.
-            decider.resume(replace(written.command, manual=written.command.manual or written.break_glass))
+            decider.blocks.resume(replace(written.command, manual=written.command.manual or written.break_glass))
         return Mended(again, [])
     outcomes: list[Outcome] = []
-    held = {record_key(*subject): (subject, block) for subject, block in decider.in_force()}
+    held = {record_key(*subject): (subject, block) for subject, block in decider.blocks.in_force()}
     held = {key: held[key] for key in held if key not in but}
     settled: set[str] = set()
     for key, written in found.commands.items():
         if key in but:
             continue
         command = written.command
-        last = decider.last_epoch((command.tenant, command.scope, command.subject))
+        last = decider.blocks.last_epoch((command.tenant, command.scope, command.subject))
         if key in held and held[key][1].command_id == command.command_id:
             settled.add(key)
         elif written.break_glass and command.epoch > last:
             _log.warning("taken over as a person's order: %s (%s)", command.command_id, command.reason)
-            outcomes += decider.adopt(command)
+            outcomes += decider.blocks.adopt(command)
             settled.add(key)
         elif key not in held and in_force(written, now):
             _log.warning("withdrawn, since it is not in force: %s, written again", command.command_id)
-            outcomes += decider.withdraw(command)
+            outcomes += decider.blocks.withdraw(command)
     for key, (subject, block) in held.items():
         if key not in settled and (block.expires is None or block.expires > decider.now):
             _log.warning("ordered again, since %s is no longer to be read", block.command_id)
-            outcomes += decider.order_again(subject)
+            outcomes += decider.blocks.order_again(subject)
     replaced = _keys(outcomes)
     return Mended([written for written in again if written.key not in replaced], outcomes)
 

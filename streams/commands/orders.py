@@ -1,8 +1,11 @@
-"""`tripswitch revoke`, `suspend`, `throttle` and `restore`: a person's word on an identity, a part of it, a tenant."""
+"""`tripswitch revoke`, `suspend`, `throttle` and `restore`: a person's word on an identity, a part of it, a tenant; and
+`approve`, on what is planned of an identity."""
 
 import getpass
 import json
 import os
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +13,7 @@ import msgspec
 import typer
 
 from schemas.command import Scope
-from schemas.request import Request
+from schemas.request import Planned, Request
 from sinks.errors import Unreachable
 from sinks.killswitch import Signer, Verifier
 from streams.commands.terminal import USERS_MISTAKE, JsonOption, Mistake, errors, one_line
@@ -27,6 +30,13 @@ IdentityOption = Annotated[
 ApproveOption = Annotated[
     str | None, typer.Option("--approve", metavar="REQUEST", help="The same order of another person, which waits.")
 ]
+From = Annotated[str | None, typer.Option("--from", metavar="TIME", help="When it begins; now unless named.")]
+Until = Annotated[
+    str, typer.Option("--until", metavar="TIME", help="2026-11-27T20:00:00Z, or 30m, 4h, 2d after --from.")
+]
+Multiplier = Annotated[float, typer.Option("--max-multiplier", help="Up to so many times the identity's usual.", min=0)]
+By = Annotated[str | None, typer.Option("--by", help="Who approves, where the key that signs names nobody.")]
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for decide's answer.")]
 
 
@@ -50,6 +60,34 @@ def parse_target(target: str, scope: Scope, identity: str | None) -> tuple[str, 
     return tenant, identity or "", scope, subject
 
 
+def parse_planned(since: str | None, until: str, multiplier: float) -> Planned:
+    """What is approved, as the command line says it.
+
+    Raises:
+        Mistake: it says nothing that can be approved.
+    """
+    begins = datetime.now(UTC).replace(microsecond=0) if since is None else _moment("--from", since)
+    length = re.fullmatch(r"(\d{1,4})([mhd])", until)
+    ends = begins + timedelta(**{_UNITS[length[2]]: int(length[1])}) if length else _moment("--until", until)
+    if ends <= begins:
+        raise Mistake(f"--until {until}: it would end before it begins")
+    if ends <= datetime.now(UTC):
+        raise Mistake(f"--until {until}: it is over")
+    if multiplier <= 0:
+        raise Mistake("--max-multiplier is how many times the identity's usual is expected: more than 0")
+    return Planned(begins, ends, multiplier)
+
+
+def _moment(option: str, text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Mistake(f"{option} {text}: no time like 2026-11-27T20:00:00Z") from None
+    if moment.tzinfo is None:
+        raise Mistake(f"{option} {text}: say in which time zone, for example {text}Z")
+    return moment.astimezone(UTC)
+
+
 def read_signer(signing: Signing) -> Signer:
     """The key of who types.
 
@@ -66,7 +104,7 @@ def typed_by() -> str:
 
 def _order(
     action: Any, target: str, reason: str, scope: Scope, identity: str | None, approve: str | None, *,
-    no_wait: bool, as_json: bool,
+    no_wait: bool, as_json: bool, by: str | None = None, planned: Planned | None = None,
 ) -> None:  # fmt: skip
     from streams.orders import Answer, Sent, make_request
 
@@ -76,7 +114,10 @@ def _order(
             raise Mistake("--reason is empty: say why, for those who read it later")
         settings = read_settings()
         signer = read_signer(settings.signing)
-        request = make_request(action, tenant, name, reason, typed_by(), scope=scope, subject=subject, approves=approve)
+        request = make_request(
+            action, tenant, name, reason, by or typed_by(), scope=scope, subject=subject, approves=approve,
+            planned=planned,
+        )  # fmt: skip
         verifier = None if no_wait else Verifier.read(Path(settings.signing.jwks))
         sent = Sent(request, signer, settings.kafka)
         try:
@@ -104,7 +145,9 @@ def _tell(request: Request, target: str, answer: Any) -> None:
         what = f"{command.action} of {command.tenant}/{command.subject} ({command.scope})"
         shadow = "" if command.mode == "enforce" else "; the policy's mode is shadow, so no gateway obeys it"
         print(f"{what} published: {command.command_id}, incident {command.incident_id}{shadow}")
-    if answer.outcome == "waiting" and request.scope == "tenant":
+    if answer.outcome == "waiting" and request.planned is not None:
+        print("decide expects it now; no block of ours was due to nothing else, so none was ended")
+    elif answer.outcome == "waiting" and request.scope == "tenant":
         print(
             f"it waits for another person: tripswitch {request.action} '{target}' --reason … --approve "
             f"{request.request_id}"
@@ -143,3 +186,16 @@ def restore(
 ) -> None:  # fmt: skip
     """Gives an identity its access back at every gateway."""
     _order("restore", target, reason, scope, identity, approve, no_wait=no_wait, as_json=as_json)
+
+
+def approve(
+    target: Target, reason: Reason, until: Until, max_multiplier: Multiplier, since: From = None, by: By = None,
+    no_wait: NoWait = False, as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Expects an identity's unusual volume for a while, and ends the block that it led to."""
+    with one_line():
+        _, _, scope, _ = parse_target(target, "identity", None)
+        if scope == "tenant":
+            raise Mistake(f"{target!r}: an approval is of one identity")
+        planned = parse_planned(since, until, max_multiplier)
+    _order("approve", target, reason, "identity", None, None, no_wait=no_wait, as_json=as_json, by=by, planned=planned)

@@ -1,6 +1,5 @@
 """Blocks an identity that is there for that, sees each gateway obey, and gives it its access back."""
 
-import json
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
@@ -11,6 +10,7 @@ from msgspec import Struct
 
 from schemas.topics import ACKS
 from sinks.killswitch import Signer, Verifier
+from streams.acknowledged import obeyed
 from streams.doctor.check import Check
 from streams.orders import Answer, Order, Sent, make_request
 from streams.settings import Kafka
@@ -78,19 +78,8 @@ def _order(
         while time.monotonic() < deadline and not set(gateways) <= heard.keys():
             message = consumer.poll(0.2)
             if message is not None and message.error() is None:
-                heard |= _obeyed(message.value() or b"", answer.commands[0].command_id)
+                heard |= obeyed(message.value() or b"", answer.commands[0].command_id)
     return _Obeyed(answer, {gateway: at - began for gateway, at in heard.items()})
-
-
-def _obeyed(raw: bytes, command_id: str) -> dict[str, int]:
-    """The gateway that acknowledges the command in a record, and when; nothing where it does not."""
-    try:
-        record = json.loads(raw)
-        if record["command_uid"] == command_id and record["status_id"] == 1:
-            return {str(record["metadata"]["product"]["vendor_name"]): int(record["time"])}
-    except (ValueError, KeyError, TypeError):
-        pass
-    return {}
 
 
 def _judged(what: str, name: str, done: _Obeyed, gateways: Collection[str]) -> Iterator[Check]:

@@ -9,10 +9,11 @@ from schemas.decoding import Malformed
 from schemas.topics import ACKS, KILLSWITCH, TOPICS, USAGE
 from schemas.usage import UsageEvent, decode_usage
 from sinks.killswitch import Signer, Verifier
+from streams.acknowledged import heard_of
 from streams.doctor.broker import check_rights, check_topics
 from streams.doctor.canary import Canary, check_canary
 from streams.doctor.check import Check
-from streams.doctor.gateways import check_gateways, heard_of, is_silent
+from streams.doctor.gateways import check_gateways, is_silent
 from streams.doctor.heartbeats import check_heartbeats
 from streams.doctor.names import calls, check_names, check_served
 from streams.in_force import read_partition

@@ -1,11 +1,8 @@
 """The gateways, as their acknowledgements show them."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from msgspec import Struct
-
+from streams.acknowledged import Gateway
 from streams.doctor.check import Check
 
 _SILENT_MS = 150_000
@@ -13,48 +10,9 @@ _SILENT_MS = 150_000
 _FORGOTTEN_MS = 24 * 3600_000
 
 
-class Gateway(Struct):
-    """The last that was heard of a gateway. Times are ms; `keys` names those that it verifies commands with, `checked`
-    the callers that it asked its table about: (hash of tenant and name, hash of the name)."""
-
-    name: str
-    heard: int
-    alive: int = 0
-    ready: bool = True
-    stale: bool = False
-    keys: str = ""
-    refused: int = 0
-    checked: tuple[tuple[str, str], ...] = ()
-
-
-def heard_of(records: Iterable[bytes]) -> dict[str, Gateway]:
-    """The gateways that acknowledged something, by name; what is no acknowledgement is passed over."""
-    found: dict[str, Gateway] = {}
-    for raw in records:
-        try:
-            record = json.loads(raw)
-            name, time = str(record["metadata"]["product"]["vendor_name"]), int(record["time"])
-            told = record.get("unmapped") or {}
-            gateway = found.setdefault(name, Gateway(name, time))
-            _note(gateway, time, told)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return found
-
-
 def is_silent(gateway: Gateway, now: int) -> bool:
     """Whether a gateway has not been heard of lately, at `now` (ms)."""
     return now - gateway.heard > _SILENT_MS
-
-
-def _note(gateway: Gateway, time: int, told: Mapping[str, Any]) -> None:
-    gateway.heard = max(gateway.heard, time)
-    if "jwks_sha256" not in told or time < gateway.alive:
-        return
-    gateway.alive, gateway.keys = time, str(told["jwks_sha256"])
-    gateway.ready, gateway.stale = bool(told.get("ready", True)), bool(told.get("stale", False))
-    gateway.refused = sum(told["refused"].values()) if isinstance(told.get("refused"), dict) else 0
-    gateway.checked = tuple((str(a), str(b)) for a, b in told.get("checked") or ())
 
 
 def check_gateways(gateways: Iterable[Gateway], now: int, keys: str) -> Iterator[Check]:

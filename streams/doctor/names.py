@@ -8,8 +8,8 @@ from schemas.command import STRICTNESS, Command
 from schemas.directory import Directory
 from schemas.times import parse_millis, to_millis
 from schemas.usage import DENIED, UsageEvent
+from streams.acknowledged import Gateway
 from streams.doctor.check import Check
-from streams.doctor.gateways import Gateway
 
 _OBEYED_MS = 10_000
 """Calls that were admitted before a block may end after it."""

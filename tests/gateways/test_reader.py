@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from tripswitch_gateway import record_key
+from tripswitch_gateway.partitions import Backlog
+
 Claims = Callable[..., dict[str, Any]]
 NOW_MS = 1_795_223_525_000
 
@@ -480,3 +483,46 @@ class TestBreakGlass:
         topic.read()
         assert topic.counts.refused == {"role": 1}
         assert not topic.blocks()
+
+
+def test_ready_and_unproven_only_genuine_commands_count(topic: Any, signer: Any, stranger: Any, claims: Claims) -> None:
+    def on(name: str, action: str = "suspend", **more: Any) -> dict[str, Any]:
+        return claims(
+            action, command_id=f"{action}-{name}", subject=name, identity=name, now_ms=NOW_MS - 60_000, **more
+        )
+
+    key, block = signer.record(on("k1"))
+    topic.write(
+        (key, block),
+        # Over the block: a forged restore, and one that is cut short.
+        stranger.record(on("k1", "restore", epoch=NOW_MS)),
+        (key, block[:-9]),
+        stranger.record(on("k2")),
+        *(signer.record(on(f"other-{number}")) for number in range(20)),
+    )
+    topic.reader.begin([0])
+    for offset, record in enumerate(topic.records[0]):
+        topic.reader.receive(0, offset, *record)
+    topic.reader.reach_end(0, len(topic.records[0]))
+    topic.wait(15)
+    topic.reader.tick()
+    assert (topic.reader.ready.is_set(), topic.reader.stale, len(topic.table)) == (True, True, 0)
+    topic.reader.settle([record_key("acme", "identity", name) for name in ("k1", "k2")])
+    assert topic.blocks("k1")
+    assert not topic.blocks("k2")
+    assert topic.counts.refused == {"signature": 2, "malformed": 1}
+    assert len(topic.table) == 1
+    [summary] = topic.acked("cold-start/")
+    assert summary["unmapped"]["unverified"] == 22
+
+
+def test_a_backlog_keeps_all_records_of_a_key_in_their_order() -> None:
+    backlog = Backlog()
+    records = [(offset, b"k", b"%d" % offset) for offset in range(3)]
+    assert [backlog.add(b"k", record) for record in records] == [1, 2, 3]
+    assert backlog.add(b"other", (3, b"other", b"3")) == 1
+    assert (len(backlog), backlog.size) == (2, 4)
+    assert backlog.take(b"k") == records
+    assert backlog.take(b"k") == []
+    assert backlog.take(None) == [(3, b"other", b"3")]
+    assert (backlog.take(None), backlog.size) == ([], 0)

@@ -78,6 +78,31 @@ def test_a_session_of_the_same_name_elsewhere_goes_on() -> None:
     assert table.check("k2", session="default", tenant="acme").allowed
 
 
+def test_a_denial_is_made_once_and_follows_what_changes() -> None:
+    table = table_of(command(expires_at=1000))
+    denial = table.check("k1", tenant="acme", now_ms=999)
+    assert denial == (False, 403, command(expires_at=1000), None, None, (command(expires_at=1000),), "")
+    assert table.check("k1", tenant="acme", now_ms=999) is denial
+    assert table.check("k1", tenant="acme", now_ms=1000) is ALLOWED
+    # A clock that was ahead is set back.
+    assert table.check("k1", tenant="acme", now_ms=999) is denial
+    table.apply(command("revoke", epoch=2, http_status=451), 999)
+    assert table.check("k1", tenant="acme", now_ms=1000).status == 451
+    table.apply(command("throttle", epoch=3), 1000)
+    assert table.check("k1", tenant="acme", now_ms=1000).allowed
+
+
+def test_other_scopes_are_looked_at_once_one_of_them_is_blocked() -> None:
+    table = table_of(command(), command("revoke", "credential", "c1"), command("throttle", "tenant", "acme"))
+    both = table.check("k1", "c1", tenant="acme")
+    assert [one.scope for one in both.matches] == ["credential", "identity", "tenant"]
+    for scope, subject in (("credential", "c1"), ("tenant", "acme")):
+        table.apply(command("restore", scope, subject, epoch=2), 0)
+    assert [one.scope for one in table.check("k1", "c1", tenant="acme").matches] == ["identity"]
+    table.apply(command("restore", epoch=2), 0)
+    assert table.check("k1", "c1", tenant="acme") is ALLOWED
+
+
 def test_greater_epoch_wins_in_any_order() -> None:
     older, newer = command("revoke", epoch=1), command("suspend", epoch=2)
     table = RevocationTable()

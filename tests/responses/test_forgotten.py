@@ -27,7 +27,15 @@ def kept(s: Any) -> list[int]:
     d = s.decider
     return [
         len(each)
-        for each in (d._cases, d._holders, d._epochs.held, d._epochs._passing, d._due, d._farewells, d._sweep._waiting)
+        for each in (
+            d._cases._held,
+            d.blocks._holders,
+            d.blocks.epochs.held,
+            d.blocks.epochs._passing,
+            d._cases._due,
+            d._cases._farewells,
+            d._cases.sweep._waiting,
+        )
     ]
 
 
@@ -45,7 +53,7 @@ def test_fifty_thousand_identities_leave_nothing(story: Begin) -> None:
     assert len(s.commands) == 2 * 16_666
     assert kept(s) == [0] * 7
     gone = s.decider.checkpoint()
-    assert s.decider._sweep._changed == {}
+    assert s.decider._cases.sweep._changed == {}
     assert sum(map(len, s.decider.checkpoint().pieces)) < 10_000
     assert gone.begins
 
@@ -80,7 +88,7 @@ def test_an_open_incident_stays(story: Begin) -> None:
     for n in range(0, 3 * DAY, 150):
         s.denied(n + 1)
     assert s.incident.state == "open"
-    assert set(s.decider._cases) == {("acme", "key_1"), ("acme", "")}
+    assert set(s.decider._cases._held) == {("acme", "key_1"), ("acme", "")}
 
 
 def test_an_incident_that_waits_longer_than_a_day_for_its_end_stays(story: Begin, config: Config) -> None:

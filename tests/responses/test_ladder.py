@@ -204,4 +204,4 @@ def test_reviews_do_not_pile_up(story: Begin) -> None:
     for at in range(30, 3 * 3600, 30):
         s.until(at)
         s.denied(at)
-    assert len(s.decider._due) < 10
+    assert len(s.decider._cases._due) < 10

@@ -101,10 +101,15 @@ def answer(decider: Decider, arriving: Any) -> list[bytes]:
 
 def known(decider: Decider) -> str:
     """All that a decider's answers hang on."""
-    cases = [{**vars(case), "risk": case.risk.held} for _, case in sorted(decider._cases.items())]
-    moments = (decider.now, decider.due, sorted(decider._farewells))
-    others = (decider._epochs.held, decider._caps.within(decider.now), decider._taken._order, decider._taken.count)
-    return repr((moments, others, sorted(decider._holders.items()), cases))
+    cases = [{**vars(case), "risk": case.risk.held} for _, case in sorted(decider._cases._held.items())]
+    moments = (decider.now, decider.due, sorted(decider._cases._farewells))
+    others = (
+        decider.blocks.epochs.held,
+        decider._caps.within(decider.now),
+        decider._taken._order,
+        decider._taken.count,
+    )
+    return repr((moments, others, sorted(decider.blocks._holders.items()), cases))
 
 
 class Log:
@@ -295,7 +300,8 @@ FORMATS = {
     "decide.head 1": "96f35958d4a57d0f",
     "decide.epoch 1": "e8a6216c486307f7",
     "decide.blocked 1": "e0da3fd496e8dcbe",
-    "decide.waiting 1": "bc4ba46e464946bd",
+    "decide.waiting 1": "b6b4be0cadc3b56b",
+    "decide.approval 1": "76830020343679b1",
     "decide.gone 1": "87c4c260f258346c",
     "decide.case 1": "50e74d64798ed312",
     "decide.ids 1": "01780452a2ae8c95",

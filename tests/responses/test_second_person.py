@@ -105,14 +105,14 @@ def test_an_order_on_a_part_is_given_back_alone(decider: Decider, scope: Any, id
     assert (block.scope, block.subject, block.identity) == (scope, "part_1", identity or None)
     [restore] = commands(decider.order(request("r2", 5, action="restore", **of)))
     assert (restore.action, restore.scope, restore.subject) == ("restore", scope, "part_1")
-    assert list(decider.in_force()) == []
+    assert list(decider.blocks.in_force()) == []
 
 
 def test_a_credential_that_we_blocked_is_given_back_by_its_name(story: Callable[..., Any]) -> None:
     s = story()
     s.find(0, "geo_shift")
     s.find(1, "spike")
-    [subject] = [subject for subject, _ in s.decider.in_force()]
+    [subject] = [subject for subject, _ in s.decider.blocks.in_force()]
     of = {"scope": "credential", "identity": "", "subject": subject[2]}
     [restore] = commands(s.decider.order(request("r1", 5, action="restore", **of)))
     assert (restore.scope, restore.subject, restore.identity) == ("credential", subject[2], "key_1")

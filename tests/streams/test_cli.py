@@ -149,6 +149,26 @@ def test_an_order_without_a_reason(cli: Cli) -> None:
     assert mistake(cli("revoke", "acme/key_1", "--reason", "  ")).startswith("--reason is empty")
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--until", "soon"], "--until soon: no time like"),
+        (["--until", "2026-11-27T20:00:00"], "--until 2026-11-27T20:00:00: say in which time zone"),
+        (["--until", "2020-01-01T00:00:00Z"], "--until 2020-01-01T00:00:00Z: it would end before it begins"),
+        (["--from", "2020-01-01T00:00:00Z", "--until", "4h"], "--until 4h: it is over"),
+        (["--until", "4h", "--max-multiplier", "0"], "--max-multiplier is how many times"),
+    ],
+)
+def test_an_approval_of_nothing(cli: Cli, more: list[str], says: str) -> None:
+    given = more if "--max-multiplier" in more else [*more, "--max-multiplier", "20"]
+    assert mistake(cli("approve", "acme/key_1", "--reason", "launch", *given)).startswith(says)
+
+
+def test_an_approval_is_of_one_identity(cli: Cli) -> None:
+    line = mistake(cli("approve", "acme/*", "--reason", "launch", "--until", "4h", "--max-multiplier", "20"))
+    assert line == "'acme/*': an approval is of one identity"
+
+
 def test_an_order_without_a_key(cli: Cli) -> None:
     line = mistake(cli("revoke", "acme/key_1", "--reason", "x"))
     assert line == "signing key tripswitch-signing.pem: No such file or directory; `tripswitch keys new` makes one"

@@ -1,5 +1,6 @@
 """A partition of the kill switch as its owner writes it: what is written again never covers what is newer."""
 
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -79,13 +80,17 @@ def test_what_is_published_meanwhile_is_not_covered(owner: Owner, newer: Command
     assert owner.said(switch) == []
 
 
-def test_many_are_written_again_a_few_at_a_time(owner: Owner) -> None:
+def test_many_are_written_again_a_few_at_a_time(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = [replace(BLOCK, subject=f"key_{n}", identity=f"key_{n}", command_id=f"cmd-{n}") for n in range(9)]
     found = owner.found(*commands)
+    # Three milliseconds go by from one look at the clock to the next.
+    looks = count()
+    monkeypatch.setattr("streams.killswitch.time.monotonic", lambda: 0.003 * next(looks))
     switch = Switch(3, found)
     switch.say([], found.commands.values())
     first = switch.word(owner.signer, "00")
-    assert 0 < len(first) < len(commands)
+    # Those that 10 ms are enough for, and the heartbeat.
+    assert [is_heartbeat(record.key) for record in first] == [False] * 3 + [True]
     assert len(first) - 1 + len(owner.said(switch)) == len(commands)
 
 

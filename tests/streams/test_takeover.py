@@ -134,7 +134,7 @@ def test_a_command_under_anothers_key_changes_nothing(topic: Topic) -> None:
     block, other = topic.order("suspend"), topic.order("restore", "key_2")
     topic.records.append((key_of(other), topic.records[0][1]))
     assert [written.command.command_id for written in topic.taken_over().again] == [other.command_id]
-    assert [subject for subject, _ in topic.decider.in_force()] == [("acme", "identity", block.subject)]
+    assert [subject for subject, _ in topic.decider.blocks.in_force()] == [("acme", "identity", block.subject)]
 
 
 def glass(action: Any, epoch: int, identity: str = "key_1") -> Command:
@@ -151,7 +151,7 @@ def test_what_a_break_glass_key_signed_is_a_persons_word(topic: Topic, saved: bo
     mended = topic.taken_over(saved=saved)
     # Signed anew, so that it outlives the key.
     assert [written.command.command_id for written in mended.again] == [command.command_id]
-    [(subject, block)] = topic.decider.in_force()
+    [(subject, block)] = topic.decider.blocks.in_force()
     assert (subject, block.action, block.manual) == (("acme", "identity", "key_1"), "revoke", True)
     record = topic.signer.again(mended.again[0].command, mended.again[0].claims, START)
     topic.records.append((record.key.encode(), record.value))
@@ -164,7 +164,7 @@ def test_a_break_glass_restore_ends_what_we_ordered(topic: Topic) -> None:
     topic.order("suspend")
     topic.write(glass("restore", START + 10_000), topic.glass)
     assert topic.taken_over() == ([], [])
-    assert list(topic.decider.in_force()) == []
+    assert list(topic.decider.blocks.in_force()) == []
 
 
 def test_a_break_glass_command_from_before_the_last_order_is_over(topic: Topic) -> None:

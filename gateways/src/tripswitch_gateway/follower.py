@@ -51,6 +51,10 @@ class Follower:
                 "fetch.error.backoff.ms": 100,
                 "reconnect.backoff.ms": 50,
                 "reconnect.backoff.max.ms": 1000,
+                # A topic of gigabytes is read at once: with the client's own full queue, and a second of waiting each
+                # time that it is full, most of the reading were waiting.
+                "queued.max.messages.kbytes": 131_072,
+                "fetch.queue.backoff.ms": 10,
                 "topic.metadata.refresh.interval.ms": 30_000,
                 # The operator may tune what is above, and not what is below.
                 **self._kafka,

@@ -18,22 +18,28 @@ class Backlog:
     """
 
     def __init__(self) -> None:
-        self._records: dict[bytes, list[Record]] = {}
+        # A list only for keys that have several: a million lists would be looked through by each garbage collection.
+        self._records: dict[bytes, Record | list[Record]] = {}
         self.size = 0
         """Bytes of the values, about: what was taken out in the middle of an addition may still be counted."""
 
     def add(self, key: bytes, record: Record) -> int:
         """Keep a record; returns how many there are of its key."""
-        records = self._records.setdefault(key, [])
-        records.append(record)
         self.size += len(record[2])
+        held = self._records.setdefault(key, record)
+        if held is record:
+            return 1
+        # A new list: somebody may take the old one this moment, and what he has is verified twice rather than never.
+        records = [*held, record] if isinstance(held, list) else [held, record]
+        self._records[key] = records
         return len(records)
 
     def take(self, key: bytes | None) -> list[Record]:
         """Take out the records of ``key`` (of some key when None), oldest first."""
         if not self._records:
             return []
-        records = self._records.popitem()[1] if key is None else self._records.pop(key, [])
+        held = self._records.popitem()[1] if key is None else self._records.pop(key, [])
+        records = held if isinstance(held, list) else [held]
         self.size -= sum(len(value) for _, _, value in records)
         return records
 

@@ -2,20 +2,17 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from enum import Enum
 from threading import Lock
 
-from tripswitch_gateway.claims import ACTIONS, Command
+from tripswitch_gateway.claims import Command
 from tripswitch_gateway.commands import wall_clock_ms
 from tripswitch_gateway.decisions import ALLOWED, TOO_MANY_REQUESTS, Decision
 from tripswitch_gateway.heartbeats import Heartbeat, Tally
 from tripswitch_gateway.limits import Allowance
-from tripswitch_gateway.tenant_blocks import TenantBlocks
-
-# Suspend and revoke: no call of the caller goes on.
-_CUTS_OFF = ACTIONS.index("suspend")
+from tripswitch_gateway.tenant_blocks import CUTS_OFF, Standing, TenantBlocks
 
 __all__ = ["ALLOWED", "Decision", "Outcome", "RevocationTable"]
 
@@ -130,21 +127,22 @@ class RevocationTable:
         blocks = self._blocks.get(tenant or "-")
         if blocks is None:
             return ALLOWED
-        matches = []
-        if (command := blocks.identity.get(identity)) is not None:
-            matches.append(command)
-        if credential is not None and (command := blocks.credential.get(credential)) is not None:
-            matches.append(command)
-        command = None if session is None else blocks.session.get(session)
-        if command is not None and command.identity in (None, identity):
-            matches.append(command)
-        if end_user is not None and (command := blocks.end_user.get(end_user)) is not None:
-            matches.append(command)
-        if blocks.tenant and (command := blocks.tenant.get(tenant or "-")) is not None:
-            matches.append(command)
+        matches: Sequence[Standing]
+        if blocks.identity_alone:
+            standing = blocks.identity.get(identity)
+            matches = () if standing is None else (standing,)
+        else:
+            matches = blocks.matching(identity, credential, session, tenant or "-", end_user)
         if not matches:
             return ALLOWED
-        return self._decide(matches, self._clock_ms() if now_ms is None else now_ms)
+        now = self._clock_ms() if now_ms is None else now_ms
+        if len(matches) == 1:
+            # By far the most frequent case, and asked at the rate of an attack.
+            if now >= matches[0]:
+                return ALLOWED
+            if (denial := matches[0].denial()) is not None:
+                return denial
+        return self._decide([one.command for one in matches if now < one], now)
 
     def charge(self, decision: Decision, tokens: float) -> None:
         """Count the tokens of a call that ``decision`` allowed, against the limits that it was allowed under."""
@@ -218,18 +216,13 @@ class RevocationTable:
             return
         self._allowances.setdefault(command.key, Allowance()).set_rates(limits.rpm, limits.tpm, now_ms)
 
-    def _decide(self, matches: list[Command], now_ms: int) -> Decision:
-        strictest = matches[0]
-        if len(matches) == 1 and strictest.strictness >= _CUTS_OFF and now_ms < strictest.ends_at:
-            # By far the most frequent case, and asked at the rate of an attack.
-            return Decision(False, strictest.http_status, strictest, None, None, (strictest,))
-        live = [command for command in matches if now_ms < command.ends_at]
+    def _decide(self, live: list[Command], now_ms: int) -> Decision:
         if not live:
             return ALLOWED
         if len(live) > 1:
             live.sort(key=_strictness)
         strictest = live[0]
-        if strictest.strictness >= _CUTS_OFF:
+        if strictest.strictness >= CUTS_OFF:
             return Decision(False, strictest.http_status, strictest, None, None, tuple(live))
         # All rates hold, not only the strictest command's: a downgraded key must not escape its tenant's throttle.
         limited = [command for command in live if command.key in self._allowances]

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from streams.doctor.gateways import check_gateways, heard_of
+from streams.acknowledged import heard_of, obeyed
+from streams.doctor.gateways import check_gateways
 
 NOW = 1_800_000_000_000
 KEYS = "k" * 64
@@ -51,3 +52,22 @@ def test_each_fault_is_said_with_how_to_mend_it() -> None:
     assert [c.state for c in checks] == ["failure", "failure", "failure", "warning"]
     assert "4 records" in checks[-1].seen
     assert all(c.mend for c in checks)
+
+
+def test_what_is_no_acknowledgement_is_passed_over() -> None:
+    odd = [b"", b"{", b"[]", b"null", b"[" * 100_000, b'{"time": 1, "metadata": {"product": {}}}', ack("eu-1", 0)[:-9]]
+    assert heard_of(odd) == {}
+    assert [obeyed(raw, "cmd-1") for raw in odd] == [{}] * len(odd)
+
+
+def test_a_record_that_says_nothing_of_keys_leaves_those_that_were_told() -> None:
+    found = heard_of([ack("eu-1", 20, jwks_sha256=KEYS)])
+    heard_of([ack("eu-1", 10), ack("eu-1", 5, jwks_sha256=None), ack("eu-1", 30, jwks_sha256="older")], found)
+    assert (found["eu-1"].keys, found["eu-1"].heard) == (KEYS, NOW - 5000)
+
+
+def test_who_obeyed_a_command() -> None:
+    record = {**json.loads(ack("eu-1", 3)), "command_uid": "cmd-1", "status_id": 1}
+    assert obeyed(json.dumps(record).encode(), "cmd-1") == {"eu-1": NOW - 3000}
+    assert obeyed(json.dumps(record).encode(), "cmd-2") == {}
+    assert obeyed(json.dumps(record | {"status_id": 2}).encode(), "cmd-1") == {}

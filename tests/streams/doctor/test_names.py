@@ -9,7 +9,7 @@ import pytest
 from schemas.command import Command
 from schemas.directory import Directory, Entry
 from schemas.usage import UsageData, UsageEvent
-from streams.doctor.gateways import Gateway
+from streams.acknowledged import Gateway
 from streams.doctor.names import calls, check_names, check_served
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
