@@ -49,13 +49,13 @@ class Chunk(Sequence[Fetched]):
 
     @classmethod
     def of(cls, topic: str, partition: int, records: Iterable[Any]) -> "Chunk":
-        """A chunk of what are objects already. Their headers are left out."""
+        """A chunk of what are objects already. Headers are left out; a timestamp that is absent is -1."""
         # Begins with a count of headers, which is none.
         raw, spans = bytearray(1), []
         for record in records:
             row = [0] * rows.ROWS
-            row[rows.OFFSET], row[rows.TIMESTAMP_TYPE] = record.offset, record.timestamp_type
-            row[rows.TIMESTAMP] = record.timestamp
+            row[rows.OFFSET], row[rows.TIMESTAMP_TYPE] = record.offset, record.timestamp_type or 0
+            row[rows.TIMESTAMP] = -1 if record.timestamp is None else record.timestamp
             for begin, end, part in ((rows.KEY, rows.KEY_END, record.key), (rows.VALUE, rows.VALUE_END, record.value)):
                 row[begin] = len(raw)
                 raw += part or b""

@@ -45,13 +45,13 @@ class _Header(NamedTuple):
     producer_id: int
     producer_epoch: int
     base_sequence: int
-    count: int
+    records: int
 
     def batch(self, begin: int, end: int) -> Batch:
         """The batch, whose records lie from `begin` to `end`."""
         appended = bool(self.attributes & DefaultRecordBase.TIMESTAMP_TYPE_MASK)
         stamp = self.max_timestamp if appended else self.first_timestamp
-        return Batch(begin, end, self.count, self.base_offset, stamp, appended)
+        return Batch(begin, end, self.records, self.base_offset, stamp, appended)
 
 
 class Bytes(MemoryRecords):  # type: ignore[misc]
@@ -65,13 +65,16 @@ class Bytes(MemoryRecords):  # type: ignore[misc]
 class Records(fetcher.PartitionRecords):  # type: ignore[misc]
     """The records that were fetched of a partition."""
 
+    next_fetch_offset: int
+
     def chunk(self) -> Chunk:
         """All of them from the wanted offset on, without those that were aborted.
 
         Raises:
             aiokafka.errors.CorruptRecordException: the bytes are not what a producer wrote.
         """
-        raw, wanted = self._records.raw, self.next_fetch_offset
+        raw: bytes = self._records.raw
+        wanted: int = self.next_fetch_offset
         aborted, to_come = set[int](), list(self._aborted_transactions)
         batches, unpacked, size = list[Batch](), list[bytes](), len(raw)
         for at, end in _places(raw):
@@ -92,9 +95,8 @@ class Records(fetcher.PartitionRecords):  # type: ignore[misc]
             begin = at + _HEADER.size
             if packed := head.attributes & DefaultRecordBase.CODEC_MASK:
                 unpacked.append(_unpack(packed, raw[begin:end]))
-                begin, end = size, size + len(unpacked[-1])
-                size = end
-            batches.append(head.batch(begin, end))
+                begin, size = size, size + len(unpacked[-1])
+            batches.append(head.batch(begin, size if packed else end))
         try:
             raw = b"".join((raw, *unpacked))
             return Chunk(self._tp.topic, self._tp.partition, raw, read_spans(raw, batches, wanted))
@@ -114,13 +116,18 @@ class Records(fetcher.PartitionRecords):  # type: ignore[misc]
 class Result(fetcher.FetchResult):  # type: ignore[misc]
     """What a fetch brought of a partition."""
 
-    def getall(self, max_records: int | None = None) -> Sequence[Fetched]:
-        """All of it, whatever `max_records` is, which nobody sets."""
-        if not self.check_assignment(self._topic_partition) or not self.has_more():
+    _partition_records: Records | None
+
+    def getall(self, max_records: int | None = None) -> Sequence[Fetched]:  # noqa: ARG002 - nobody asks for fewer
+        """All of it, once."""
+        if not self.check_assignment(self._topic_partition) or self._partition_records is None:
             return []
-        chunk = self._partition_records.chunk()
+        records = self._partition_records
+        chunk = records.chunk()
         self._update_position()
         self._partition_records = None
+        # It refers to the records, and they to it: the bytes would stay until the garbage collector comes by.
+        records._records_iterator = None  # noqa: SLF001
         return chunk
 
 
@@ -143,4 +150,8 @@ def _unpack(packed: int, raw: bytes) -> bytes:
     return _DECOMPRESS[packed](raw)  # type: ignore[no-any-return]
 
 
-fetcher.MemoryRecords, fetcher.PartitionRecords, fetcher.FetchResult = Bytes, Records, Result
+def fetch_in_chunks() -> None:
+    """Makes aiokafka's fetchers in this process fetch chunks."""
+    fetcher.MemoryRecords, fetcher.PartitionRecords, fetcher.FetchResult = Bytes, Records, Result
+    # Compiled now, and not while the group waits for a heartbeat.
+    read_spans(bytes(1), [], 0)

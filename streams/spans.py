@@ -17,6 +17,8 @@ Numbers = NDArray[np.int64]
 OFFSET, TIMESTAMP, TIMESTAMP_TYPE, VALUE, VALUE_END, KEY, KEY_END, HEADERS = range(8)
 """The rows of spans. A value or a key is absent where its end is below its begin; `HEADERS` is where their count is."""
 ROWS = 8
+_SHORTEST = 7
+"""Bytes of a record without any content."""
 _LONGEST = 63
 _MORE = 0x80
 
@@ -30,7 +32,7 @@ class Batch(NamedTuple):
 
     begin: int
     end: int
-    count: int
+    records: int
     base_offset: int
     timestamp: int
     """The first record's, or with `appended` that of every one."""
@@ -43,7 +45,8 @@ def read_spans(raw: bytes, batches: Sequence[Batch], wanted: int) -> Numbers:
     Raises:
         Broken: there are no such records there.
     """
-    out = np.empty((ROWS, sum(max(0, batch.count) for batch in batches)), np.int64)
+    most = sum(min(max(0, batch.records), (batch.end - batch.begin) // _SHORTEST) for batch in batches)
+    out = np.empty((ROWS, most), np.int64)
     count = _read(np.frombuffer(raw, np.uint8), np.array(batches, np.int64).reshape(-1, 6), wanted, out)
     if count < 0:
         raise Broken
@@ -53,14 +56,14 @@ def read_spans(raw: bytes, batches: Sequence[Batch], wanted: int) -> Numbers:
 @compiled
 def _varint(raw: Raw, at: int, end: int) -> tuple[int, int]:
     """The number that is written at `at` and where the next one is; -1 for that where it does not end before `end`."""
-    shift, bits = 0, 0
+    shift, bits = 0, np.int64(0)
     while at < end and shift <= _LONGEST:
         byte = np.int64(raw[at])
         at += 1
         bits |= (byte & 0x7F) << shift
         if byte < _MORE:
             # Zigzag: the last bit is the sign.
-            return ((bits >> 1) & 0x7FFF_FFFF_FFFF_FFFF) ^ -(bits & 1), at
+            return int(((bits >> 1) & 0x7FFF_FFFF_FFFF_FFFF) ^ -(bits & 1)), at
         shift += 7
     return 0, -1
 
@@ -96,15 +99,18 @@ def _read(raw: Raw, batches: Numbers, wanted: int, out: Numbers) -> int:
     n = 0
     for b in range(len(batches)):
         at, end, count, base, stamp, appended = batches[b]
-        if count < 0 or end > len(raw):
+        if end > len(raw):
             return -1
         for _ in range(count):
             length, at = _varint(raw, at, end)
             stop = at + length
-            # A record begins with a byte of attributes, which are unused.
-            if at < 0 or length < 1 or length > end - at:
+            if at < 0 or length < 0 or length > end - at:
                 return -1
-            later, at = _varint(raw, at + 1, stop)
+            # Attributes, which are unused.
+            _, at = _varint(raw, at, stop)
+            if at < 0:
+                return -1
+            later, at = _varint(raw, at, stop)
             if at < 0:
                 return -1
             further, at = _varint(raw, at, stop)

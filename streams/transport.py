@@ -17,9 +17,8 @@ from faust.serializers import codecs
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams import fetching as fetching  # fetches are made of chunks from here on
 from streams.fetched import Chunk, Fetched
-from streams.spans import read_spans
+from streams.fetching import fetch_in_chunks
 
 CHUNK = 1024
 """Records per event, at the most."""
@@ -170,8 +169,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
 
 def deliver_in_chunks(app: faust.App, topics: Sequence[str], *, commits: bool = True) -> None:
     """Makes `app` deliver `topics` by the chunk. To be called before the app starts."""
-    # Compiled now, and not while the group waits for a heartbeat.
-    read_spans(bytes(1), [], 0)
+    fetch_in_chunks()
     consumer = type("Consumer", (BatchConsumer,), {"batch_topics": frozenset(topics), "commits": commits})
     transport = type("Transport", (driver.Transport,), {"Consumer": consumer})
     app.transport = transport(list(app.conf.broker), app)
