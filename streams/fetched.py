@@ -4,6 +4,7 @@ To make an object of each record and to drop it again costs more than most detec
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, overload
 
 import numpy as np
@@ -75,14 +76,13 @@ class Chunk(Sequence[Fetched]):
         return len(self.offsets)
 
     def __iter__(self) -> Iterator[Fetched]:
-        topic, partition, raw = self.topic, self.partition, self._raw
-        for (offset, time, kind, _, _, key, key_end, headers), value in zip(
-            self._spans.T.tolist(), self.values, strict=True
-        ):
-            yield Fetched(
-                topic, partition, offset, time, kind, raw[key:key_end] if key_end >= key else None, value,
-                _headers(raw, headers) if raw[headers] else (),
-            )  # fmt: skip
+        raw, spans = self._raw, self._spans
+        keys = [raw[b:e] if e >= b else None for b, e in spans[[rows.KEY, rows.KEY_END]].T.tolist()]
+        headers: list[Sequence[tuple[str, bytes | None]]] = [()] * len(self)
+        for n in np.flatnonzero(np.frombuffer(raw, np.uint8)[spans[rows.HEADERS]]).tolist():
+            headers[n] = _headers(raw, int(spans[rows.HEADERS, n]))
+        numbers = (spans[row].tolist() for row in (rows.OFFSET, rows.TIMESTAMP, rows.TIMESTAMP_TYPE))
+        return map(Fetched, repeat(self.topic), repeat(self.partition), *numbers, keys, self.values, headers)
 
     @overload
     def __getitem__(self, at: int) -> Fetched: ...
