@@ -6,10 +6,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import faust
+import mode.loop
 
+from streams.allocator import keep_what_is_freed
 from streams.clients import tls
 from streams.collector import spare_what_stays
 from streams.repeats import hold_back_repeats
@@ -91,7 +94,11 @@ class Worker(faust.Worker):  # type: ignore[misc]
 def run(app: faust.App) -> None:
     """Runs a worker for `app` until it is stopped; leaves the process with the worker's exit code."""
     spare_what_stays()
+    keep_what_is_freed()
     hold_back_repeats()
+    with suppress(ImportError):
+        # libuv's event loop, where it is to be had: not on Windows. The app has none yet.
+        mode.loop.use("uvloop")
     worker = app.Worker(loglevel="WARNING", redirect_stdouts=False, quiet=True)
     worker.spinner = None
     sys.exit(worker.execute_from_commandline())

@@ -3,8 +3,8 @@
 Faust spends about 200 microseconds on each event; a chunk of records pays that once. Agents, acks, commits and
 rebalances stay Faust's. What is leaned on inside Faust, and why, is in docs/decisions/0001-batch-transport.md.
 
-A batch topic's event carries a list of `Fetched` records of one partition in offset order; its message has
-the last one's offset, and acknowledging it acknowledges the chunk.
+A batch topic's event carries a `Chunk` of records of one partition in offset order; its message has the last one's
+offset, and acknowledging it acknowledges the chunk.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import faust
-from aiokafka import TopicPartition
-from aiokafka.consumer import fetcher
 from faust.serializers import codecs
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
-from msgspec import Struct
+
+from streams.fetched import Chunk, Fetched
+from streams.fetching import fetch_in_chunks
 
 CHUNK = 1024
 """Records per event, at the most."""
@@ -38,32 +38,6 @@ class _Untouched(codecs.Codec):  # type: ignore[misc]
 
 
 codecs.register("chunk", _Untouched())
-
-
-class Fetched(Struct, gc=False):
-    """A record as it was fetched: the fields of aiokafka's `ConsumerRecord`, without a dictionary for each."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    timestamp_type: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-    checksum: int | None = None
-    serialized_key_size: int = -1
-    serialized_value_size: int = -1
-
-
-def _fetched(_: fetcher.PartitionRecords, tp: TopicPartition, record: Any) -> Fetched:
-    return Fetched(
-        tp.topic, tp.partition, record.offset, record.timestamp, record.timestamp_type, record.key, record.value,
-        record.headers,
-    )  # fmt: skip
-
-
-fetcher.PartitionRecords._consumer_record = _fetched  # noqa: SLF001
 
 
 class _Thread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -154,16 +128,16 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
 
     # `_read_offset` is, as Faust's seek leaves it, the offset that is wanted next.
 
-    async def _deliver_chunks(self, tp: TP, records: Sequence[Any], generation: int) -> None:
+    async def _deliver_chunks(self, tp: TP, records: Chunk, generation: int) -> None:
         read = self._read_offset[tp]
-        fresh = records if read is None else [record for record in records if record.offset >= read]
-        for first in range(0, len(fresh), CHUNK):
+        fresh = 0 if read is None else int(records.offsets.searchsorted(read))
+        for first in range(fresh, len(records), CHUNK):
             while self._in_flight >= IN_FLIGHT and not self._interrupted(generation):
                 self._room.clear()
                 await self.wait_first(self._room.wait(), self.suspend_flow.wait(), timeout=1.0)
             if self._interrupted(generation):
                 return
-            chunk = fresh[first : first + CHUNK]
+            chunk = records[first : first + CHUNK]
             last = chunk[-1]
             self._chunks.setdefault(tp, deque()).append((last.offset, len(chunk)))
             self._sizes[tp, last.offset] = len(chunk)
@@ -176,7 +150,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
             )  # fmt: skip
             self._read_offset[tp] = last.offset + 1
 
-    async def _deliver_each(self, tp: TP, records: Sequence[Any], generation: int) -> None:
+    async def _deliver_each(self, tp: TP, records: Sequence[Fetched], generation: int) -> None:
         for record in records:
             if self._interrupted(generation):
                 return
@@ -195,6 +169,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
 
 def deliver_in_chunks(app: faust.App, topics: Sequence[str], *, commits: bool = True) -> None:
     """Makes `app` deliver `topics` by the chunk. To be called before the app starts."""
+    fetch_in_chunks()
     consumer = type("Consumer", (BatchConsumer,), {"batch_topics": frozenset(topics), "commits": commits})
     transport = type("Transport", (driver.Transport,), {"Consumer": consumer})
-    app.transport = transport(list(app.conf.broker), app, loop=app.loop)
+    app.transport = transport(list(app.conf.broker), app)

@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 SCRIPT = """
+import asyncio
 import sys
 from streams.app import make_app, run
 from streams.ownership import Ownership, own
@@ -21,7 +22,8 @@ class Stumbles:
     def take(self, at, chunk):
         if any(record.value == b"stumble" for record in chunk):
             raise ZeroDivisionError("a bug")
-        print("took", [record.value for record in chunk], flush=True)
+        loop = type(asyncio.get_running_loop()).__module__
+        print("took", [record.value for record in chunk], chunk.values, "in", loop, flush=True)
         return []
     def ticks(self):
         return []
@@ -64,7 +66,9 @@ def test_an_error_ends_the_worker_and_its_chunk_is_not_acknowledged(mock: str) -
     )
     try:
         assert worker.stdout is not None
-        assert b"fine" in worker.stdout.readline()
+        took = worker.stdout.readline()
+        assert took.count(b"fine") == 2
+        assert (b"uvloop" in took) == (sys.platform != "win32")
         produce(mock, b"stumble")
         produce(mock, b"never reached")
         _, said = worker.communicate(timeout=60)

@@ -4,22 +4,19 @@ import asyncio
 import dataclasses
 import inspect
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import faust
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.consumer.fetcher import PartitionRecords
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
+from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from streams import transport
-from streams.transport import BatchConsumer, Fetched, deliver_in_chunks
+from streams.fetched import Chunk, Fetched
+from streams.transport import BatchConsumer, deliver_in_chunks
 
 PARTITION = TP("usage", 0)
 
@@ -61,16 +58,7 @@ def test_aiokafka_still_keeps_the_fetch_wait_and_the_isolation_where_they_are_se
     ]
 
 
-def test_aiokafka_still_makes_its_records_where_ours_are_made() -> None:
-    """With the fields that ours have, of what a fetched batch holds."""
-    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
-    builder.append(0, 1_000, b"k", b"v", [("h", b"x")])
-    builder.append(1, 2_000, None, None, [])
-    raw, place = bytes(builder.build()), TopicPartition("usage", 3)
-    unpacked = list(PartitionRecords(place, MemoryRecords(raw), [], 0, None, None, True, 1))
-    assert unpacked == [
-        Fetched("usage", 3, 0, 1_000, 0, b"k", b"v", [("h", b"x")]), Fetched("usage", 3, 1, 2_000, 0, None, None, []),
-    ]  # fmt: skip
+def test_a_record_has_the_fields_of_aiokafkas() -> None:
     theirs = {field.name for field in dataclasses.fields(ConsumerRecord)}
     assert theirs == set(Fetched.__struct_fields__)
 
@@ -79,8 +67,8 @@ def test_the_drivers_transport_takes_its_consumer_from_a_class_attribute() -> No
     assert driver.Transport.Consumer is driver.Consumer
 
 
-def record(offset: int) -> Any:
-    return SimpleNamespace(offset=offset, timestamp=1_000, timestamp_type=1, key=b"k", value=b"v")
+def chunk(*offsets: int) -> Chunk:
+    return Chunk.of("usage", 0, [Fetched("usage", 0, offset, 1_000, 1, b"k", b"v", ()) for offset in offsets])
 
 
 class Delivered:
@@ -101,7 +89,7 @@ class Delivered:
         self.messages.append(message)
 
     async def deliver(self, *offsets: int) -> None:
-        await self.consumer._deliver_chunks(PARTITION, [record(o) for o in offsets], self.app.consumer_generation_id)
+        await self.consumer._deliver_chunks(PARTITION, chunk(*offsets), self.app.consumer_generation_id)
 
 
 @pytest.fixture
@@ -143,9 +131,7 @@ async def test_other_topics_are_delivered_one_by_one(delivered: Delivered) -> No
     other = TP("other", 0)
     delivered.consumer._read_offset[other] = 3
     delivered.consumer._to_message = lambda tp, r: r.offset
-    await delivered.consumer._deliver_each(
-        other, [record(n) for n in range(2, 6)], delivered.app.consumer_generation_id
-    )
+    await delivered.consumer._deliver_each(other, list(chunk(*range(2, 6))), delivered.app.consumer_generation_id)
     assert delivered.messages == [3, 4, 5]
 
 
@@ -206,7 +192,7 @@ async def test_a_revoked_chunk_is_taken_off_the_count_once(delivered: Delivered)
 
 async def test_what_was_fetched_before_a_rebalance_is_not_delivered(delivered: Delivered) -> None:
     stale = delivered.app.consumer_generation_id - 1
-    await delivered.consumer._deliver_chunks(PARTITION, [record(0)], stale)
+    await delivered.consumer._deliver_chunks(PARTITION, chunk(0), stale)
     assert delivered.messages == []
 
 
