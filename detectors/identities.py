@@ -139,7 +139,8 @@ class Identities:
 
     def assigned(self, rows: Ints) -> Codes:
         """Of some rows, the workload class that the directory names; interactive where it names none."""
-        return np.maximum(self._columns.array["assigned"][rows] - 1, 0).astype(np.int8)
+        assigned: Codes = np.maximum(self._columns.array["assigned"][rows] - 1, 0)
+        return assigned
 
     def class_of(self, row: int) -> str | None:
         """The workload class that the directory names for an identity."""
