@@ -36,6 +36,7 @@ class ClassConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     threshold: Positive
     ceiling: Positive
+    warm_up_hours: Some
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,7 +49,6 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     least_hours: Some
     least_usd: NotNegative
     least_calls: NotNegative
-    warm_up_days: Some
     after_weekend: Positive
     day_slack: NotNegative
     day_threshold: Positive
@@ -72,10 +72,10 @@ class Drift(Detector):
         *Hours*: calls, and ten-minute slots with calls, against what this identity does at this time of day (eight
         bins of three hours, weekends apart); each hour adds its log-likelihood ratio for growth to a CUSUM, and several
         hours in a row with `ratio` times the usual are told: a ramp, or work in hours in which it never worked. Where
-        calls come in bursts, some bursts more are no rise. Told once, and again once it has doubled. *Days*: a CUSUM
-        over the logarithm of each day's tokens finds a skim of a few tens of percent; it is weak evidence. *Ceiling*:
-        the day's tokens beyond `ceiling` times the level of the identity's first `base_days` days, which nothing that
-        came later has raised.
+        calls come in bursts, some bursts more are no rise. None is judged before `warm_up_hours`. Told once, and again
+        once it has doubled. *Days*: a CUSUM over the logarithm of each day's tokens finds a skim of a few tens of
+        percent; it is weak evidence. *Ceiling*: the day's tokens beyond `ceiling` times the level of the identity's
+        first `base_days` days, which nothing that came later has raised.
 
     Why it matters:
         Who knows that spikes are watched takes a little more each hour, or teaches the baseline for weeks.
@@ -105,7 +105,7 @@ class Drift(Detector):
             hour_most=c.hour_most,
             least_hours=c.least_hours,
             least_calls=c.least_calls,
-            warm_up=c.warm_up_days * BINS,
+            warm_up=np.array([-(-of.warm_up_hours * BINS // 24) for of in classes]),
             after_weekend=c.after_weekend,
             day_slack=c.day_slack,
             day_threshold=c.day_threshold,

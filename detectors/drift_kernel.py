@@ -83,7 +83,7 @@ def _close_hour(row: Row, hour: int, cohort: Row, limits: Limits) -> None:
     if (hour // 24 + 3) % 7 < 5:
         row.flags |= WEEKDAY
     slots = active_slots(row.slots)
-    if row.bins >= limits.warm_up:
+    if row.bins >= limits.warm_up[row.flags & WORKLOAD]:
         by_calls, by_slots, expected, active = evidence(row, hour, row.calls, slots, limits)
         most = 2.0 * limits.threshold[row.flags & WORKLOAD]
         row.excess[0] = min(max(row.excess[0] + by_calls, 0.0), most)
@@ -197,7 +197,7 @@ def _grown(slots: int, expected: float, hours: int) -> float:
 def _rising(row: Row, limits: Limits) -> tuple[int, float, float, float]:
     """Whether this hour, as far as it is known, makes a rise of hours that is to be told; the calls seen, those
     expected, and the excess."""
-    if row.bins < limits.warm_up or row.run + 1 < limits.least_hours:
+    if row.bins < limits.warm_up[row.flags & WORKLOAD] or row.run + 1 < limits.least_hours:
         return 0, 0.0, 0.0, 0.0
     slots = active_slots(row.slots)
     by_calls, by_slots, expected, active = evidence(row, row.hour, row.calls, slots, limits)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detectors.compiled import Row, compiled
-from schemas.batch import Floats
+from schemas.batch import Floats, Ints
 
 BINS = 8
 ROW = np.dtype([
@@ -59,7 +59,7 @@ _UNEVEN = 1.5
 
 
 class Limits(NamedTuple):
-    """The policy's; `threshold` and `ceiling` per workload class."""
+    """The policy's; `threshold`, `warm_up` and `ceiling` per workload class."""
 
     growth: float
     ratio: float
@@ -68,7 +68,7 @@ class Limits(NamedTuple):
     hour_most: float
     least_hours: int
     least_calls: float
-    warm_up: int
+    warm_up: Ints
     after_weekend: float
     day_slack: float
     day_threshold: float

@@ -87,6 +87,9 @@ class Partition:
         """Takes a batch in; returns what it tells, in order."""
         ticked = self._clock.tick(batch)
         row = self._identities.rows(batch)
+        unsaid = np.flatnonzero(batch.declared < 0)
+        # What a gateway does not report the directory may know.
+        batch.workload[unsaid] = self._identities.assigned(row[unsaid])
         velocities, closings = self._windows.advance(batch, ticked, row, self._identities.tiebreak)
         self.counts.events += len(batch)
         self.counts.duplicates += int(ticked.duplicate.sum())
@@ -204,7 +207,7 @@ class Partition:
                 span_seconds=raised.span_seconds,
                 deterministic=raised.deterministic,
                 extreme=raised.extreme,
-                workload=standing.workload,
+                workload=standing.workload or self._identities.class_of(raised.row),
                 credential_id=standing.credential_id,
                 session_id=view.batch.events[raised.at].data.session_id if raised.session else None,
                 identity_trust=standing.identity_trust,

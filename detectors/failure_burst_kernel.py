@@ -274,7 +274,12 @@ def judge(rows: State, voices: State, calls: Calls, limits: Limits, told: Told) 
                 seconds = row.gap * TICK / 1000.0 * row.attempts
         if how == 0 and ill != REFUSED and row.retries >= limits.retries * (limits.shared_factor if shared else 1.0):
             # Whoever is the first to meet with an outage must wait until others can tell of it.
-            waited = row.told != 0 and ticks_since(row.told, tick) * TICK >= others.SLOT
+            lasts = ticks_since(row.told, tick) * TICK if row.told != 0 else -1
+            waited = lasts >= others.SLOT
+            if not waited and lasts > t % others.SLOT:
+                # Those who spoke since then know already.
+                ill_now, well_now = others.said_now(voices, row, calls.provider[i])
+                waited = ill_now == 0 and well_now >= limits.outage_identities
             how, observed, usual, blocks = HAMMERING, float(row.retries), limits.retries, waited and not shared
         # A router that falls back from model to model tries one operation, and says so.
         if how == 0 and not shared and calls.probe[i] and not calls.retry[i] and not chained:

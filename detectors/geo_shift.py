@@ -10,6 +10,7 @@ from detectors.geo_shift_kernel import (
     NEW_NETWORK,
     PLACE,
     ROW,
+    STILL,
     TRAVEL,
     WEAK,
     Calls,
@@ -23,9 +24,9 @@ from detectors.view import Detector, Raised, View, amount, digest, short
 from schemas.bounds import NotNegative, Positive, Share, Some
 from schemas.finding import Kind, Severity
 
-_SEVERITY: dict[int, Severity] = {WEAK: "low", PLACE: "medium", BUSY: "high", TRAVEL: "high"}
-_SCORE = {WEAK: 0.3, PLACE: 0.6, BUSY: 0.8, TRAVEL: 1.0}
-_PATTERN = {WEAK: "weak", PLACE: "place", BUSY: "busy", TRAVEL: "travel"}
+_SEVERITY: dict[int, Severity] = {WEAK: "low", PLACE: "medium", BUSY: "high", TRAVEL: "high", STILL: "info"}
+_SCORE = {WEAK: 0.3, PLACE: 0.6, BUSY: 0.8, TRAVEL: 1.0, STILL: 0.1}
+_PATTERN = {WEAK: "weak", PLACE: "place", BUSY: "busy", TRAVEL: "travel", STILL: "still"}
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +46,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     least_visits: Positive
     client_chance: Share
     busy_calls: Some
+    remind_minutes: Positive
 
     def __post_init__(self) -> None:
         """Checks what must be in order."""
@@ -62,6 +64,8 @@ class GeoShift(Detector):
         `least_visits`, a place whose country and network are both new, or whose network and client, alerts, with
         `calls_to_tell` calls from it; `busy_calls` within an hour, with a new client, are graver. If only one is new,
         or the identity has little of a history, it is weak evidence, which counts only together with other families.
+        As long as such a client stays, every `busy_calls` calls remind of it, after `remind_minutes`: whatever else
+        is found meanwhile comes with a strange place.
         Where two others of the tenant are regularly is no new place. A place is known after `trusted_after_hours`;
         until then it vouches for nothing, but that its country is new is told once.
 
@@ -105,7 +109,7 @@ class GeoShift(Detector):
             float(c.calls_to_tell), c.visit_minutes * 60, c.common_share, c.least_chance, c.weak_chance, c.travel_km,
             c.travel_kmh, c.default_accuracy_km, c.accuracy_factor, float(c.alternations),
             c.trusted_after_hours * 3600, c.least_visits, c.client_chance,
-            float(c.busy_calls),
+            float(c.busy_calls), c.remind_minutes * 60,
         )  # fmt: skip
         told = Told(np.empty(n, np.int64), np.empty(n, np.int8), np.empty(n, np.int64), np.empty(n, ROW))
         count = judge(self.rows.reach(view.identities), known.regular, known.countries, calls, limits, told)
@@ -127,7 +131,12 @@ class GeoShift(Detector):
         abroad[place] = True
         calls = int(row["count"][abroad].sum())
         seconds = max(0, now - int(row["since"][abroad].min()))
-        where = f"AS{event.asn} in {short(event.country)}"
+        asn, country = event.asn, event.country
+        where = f"AS{asn} in {short(country)}"
+        if int(row["here"]) - 1 != place:
+            # It is back where it always is.
+            asn, country = int(row["asn"][place]), None
+            where = f"AS{asn}"
         if abroad.sum() > 1:
             where = f"{abroad.sum()} such places, the last {where}"
         if how == TRAVEL:
@@ -154,10 +163,10 @@ class GeoShift(Detector):
             digest=digest(told.state[k : k + 1]),
             span_seconds=float(seconds),
             usd_per_minute=round(float(view.velocities.minute[at, 2]), 6),
-            shared=f"asn:{event.asn}/{event.country}",
+            shared=f"asn:{asn}/{country}",
             details={
-                "country": event.country or "",
-                "asn": -1 if event.asn is None else event.asn,
+                "country": country or "",
+                "asn": -1 if asn is None else asn,
                 "pattern": _PATTERN[how],
                 "client": "new" if news & NEW_CLIENT else "known",
             },

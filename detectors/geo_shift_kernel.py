@@ -33,8 +33,8 @@ ROW = np.dtype([
 places above suspicion, whose `level` is 0. `here` and `watched` are numbers of places plus one: where the last call
 came from, and the suspect place whose first call is at `offset`. `agents` has a bit per client. What most calls need
 comes first: memory is what a call costs."""
-WEAK, PLACE, BUSY, TRAVEL = 1, 2, 3, 4
-"""What is told, and how much a place is suspected: `level`, `told`, `told_by`."""
+WEAK, PLACE, BUSY, TRAVEL, STILL = 1, 2, 3, 4, 5
+"""What is told, and how much a place is suspected: `level`, `told`, `told_by`. `STILL` reminds of what was told."""
 NEW_COUNTRY, NEW_NETWORK, NEW_CLIENT = 1, 2, 4
 """Of `news`: what the identity had not seen before."""
 _SETTLED = 3600
@@ -95,6 +95,7 @@ class Limits(NamedTuple):
     visits: float
     client: float
     busy: float
+    remind: float
 
 
 @compiled
@@ -281,24 +282,36 @@ def judge(rows: State, regular: State, countries: State, calls: Calls, limits: L
             row.count[at] = min(row.count[at] + 1, _MOST_CALLS)
         if known:
             _learn(row, calls.agent[i], t, limits.visit)
-            continue
+            # The owner's call may be the one that shows that there are two.
+            if not jumped or row.level[here] != PLACE or row.told[here] == TRAVEL:
+                continue
+            at = here
         how, busy = 0, row.count[at] >= limits.busy
-        if row.level[at] == PLACE and row.jumps[at] >= limits.alternations:
+        # Who has been there for an hour may as well have moved, and be seen by an old network now and then.
+        needed = limits.alternations if t - row.since[at] <= _SETTLED else limits.alternations + 1
+        if row.level[at] == PLACE and row.jumps[at] >= needed:
             how = TRAVEL
             # What travels like this is not trusted for staying.
             row.since[at] = t if row.told[at] == TRAVEL else row.since[at]
+        elif known:
+            continue
         elif row.level[at] == PLACE and row.news[at] & NEW_CLIENT != 0 and busy and t - row.since[at] <= _SETTLED:
             how = BUSY
         elif max(row.count[at], _calls_abroad(row, t, limits.visit) if row.level[at] == PLACE else 0) >= limits.enough:
             how = row.level[at]
         goes_on = how == TRAVEL and jumped and t - row.told_at >= _AGAIN
         if how <= row.told[at] and not goes_on:
-            continue
+            # Other evidence may come hours later: what comes with it from a strange place must not be forgotten.
+            stays = row.told[at] > 0 and row.news[at] & NEW_CLIENT != 0 and row.count[at] % int(limits.busy) == 0
+            if not stays or t - row.told_at < limits.remind:
+                continue
+            how = STILL
         if how <= row.told_by and 0 <= t - row.told_at < _TOO_SOON:
             continue
-        row.told[at] = how
         row.told_at = t
-        row.told_by = how
+        if how != STILL:
+            row.told[at] = how
+            row.told_by = how
         told.at[count] = i
         told.how[count] = how
         told.place[count] = at

@@ -13,14 +13,19 @@ from xxhash import xxh3_64_intdigest
 from detectors.compiled import State
 from detectors.index import Index
 from detectors.memory import grown
-from schemas.batch import TRUSTS, WORKLOADS, Batch, Flags, Hashes, Ints
+from schemas.batch import TRUSTS, WORKLOADS, Batch, Codes, Flags, Hashes, Ints
 from schemas.directory import Directory
 from schemas.events import Caller
 
 _ROW = np.dtype(
-    [("tiebreak", "i8"), ("tenant", "i8"), ("credential", "u8"), ("slot", "i4"), ("declared", "i1"), ("trust", "i1")],
+    [
+        ("tiebreak", "i8"), ("tenant", "i8"), ("credential", "u8"), ("slot", "i4"), ("declared", "i1"), ("trust", "i1"),
+        ("assigned", "i1"),
+    ],
     align=True,
-)
+)  # fmt: skip
+"""`declared` is the workload class that the identity's events name, `assigned` the one that the directory does, plus
+one; 0: none."""
 
 
 class Rows:
@@ -131,6 +136,16 @@ class Identities:
             more = [xxh3_64_intdigest(name.encode()) for name in self.tenants[have:]]
             self._tenant_keys = np.concatenate([self._tenant_keys, np.array(more, np.uint64)])
         return self._tenant_keys
+
+    def assigned(self, rows: Ints) -> Codes:
+        """Of some rows, the workload class that the directory names; interactive where it names none."""
+        assigned: Codes = np.maximum(self._columns.array["assigned"][rows] - 1, 0)
+        return assigned
+
+    def class_of(self, row: int) -> str | None:
+        """The workload class that the directory names for an identity."""
+        assigned = int(self._columns.array["assigned"][row])
+        return WORKLOADS[assigned - 1] if assigned else None
 
     def row_of(self, tenant: str, subject: str) -> int | None:
         """An identity's row; None where it is not known."""
@@ -247,3 +262,10 @@ class Identities:
             np.array([xxh3_64_intdigest("\0".join(name).encode()) for name in names], np.uint64) >> 1
         )
         columns["tenant"][which] = [numbers[tenant] for tenant, _ in names]
+        columns["assigned"][which] = [self._assigned(*name) for name in names]
+
+    def _assigned(self, tenant: str, subject: str) -> int:
+        entry = self._directory.identities.get(subject)
+        if entry is None or entry.tenant not in (None, tenant) or entry.workload not in WORKLOADS:
+            return 0
+        return WORKLOADS.index(entry.workload) + 1

@@ -67,7 +67,7 @@ class Loop(Detector):
     What it detects:
         Per session, over the calls that were served. *Repeats*: prompts that are among the session's last eight, as a
         cycle of up to six or one alone, at a size within `size_tolerance` and in the same order. A new prompt takes
-        back three quarters of what was counted; where no session is named, two repeats: it may be another's. *Alike*:
+        back seven eighths of what was counted; where no session is named, two repeats: it may be another's. *Alike*:
         an agent's calls, the same by tool and size, where prompts have no fingerprint; or another each time, which is
         weak evidence. Where no session is named either, plenty of them are grave, and block with a second family.
         *Growth*: the input grows step after step by the same amount (`growth_wobble` on average, half as much again in

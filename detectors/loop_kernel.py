@@ -174,7 +174,7 @@ def _repeat(row: Row, k: int, fingerprint: np.uint64, size: int, tool: int, size
     """Compares a call with the last eight of its session, and counts what comes again.
 
     The same prompt at the same size and distance is a repeat, at another size half of one. Something new takes back
-    three quarters of what was counted; without a session a little, as does another distance. Prompts that are unknown,
+    seven eighths of what was counted; without a session a little, as does another distance. Prompts that are unknown,
     or new each time, are compared by tool and size.
     """
     mark = max(fingerprint >> np.uint64(48), np.uint64(1)) if fingerprint != 0 else np.uint64(0)
@@ -199,7 +199,7 @@ def _repeat(row: Row, k: int, fingerprint: np.uint64, size: int, tool: int, size
         # Popular prompts come again at any distance; so do a cycle's calls, whose answers overtake each other.
         row.repeats[k] = min(row.repeats[k] + (1 if abs(before - same) <= 2 and steady else 0), _MOST)
     elif named and mark != 0:
-        row.repeats[k] = row.repeats[k] // 4
+        row.repeats[k] = row.repeats[k] // 8
     elif mark != 0:
         # Where no session is named, it may be another's; but popular prompts come at any distance.
         row.repeats[k] = max(np.int64(row.repeats[k]) - (1 if same > 0 else 4), 0)

@@ -98,3 +98,18 @@ def listen(voices: State, row: Row, key: np.uint64, kind: int) -> tuple[int, int
                 ill += told
                 well += max(voices[k].well[slot % _SLOTS] - mine * (row.well >> back & 1), 0)
     return most, ill, well
+
+
+@compiled
+def said_now(voices: State, row: Row, key: np.uint64) -> tuple[int, int]:
+    """How many other identities said in the slot of the identity's last call that it goes ill, and how many well."""
+    ill, well = 0, 0
+    mine = 1 if row.of == key & np.uint64(255) else 0
+    for k in range(_MATTERS):
+        slot = np.int64(row.slot)
+        if voices[k].key == key and slot <= voices[k].slot < slot + _SLOTS:
+            for kind in range(_KINDS):
+                ill += voices[k].ill[slot % _SLOTS, kind]
+            ill -= mine * (row.ill & 1)
+            well += voices[k].well[slot % _SLOTS] - mine * (row.well & 1)
+    return ill, well

@@ -99,7 +99,7 @@ class SharedCredential(Detector):
         before, or from `networks` such networks. *Two clients at once*: without a pause as long as that, calls
         alternate, `alternations` times, between a new network and one in another country, and each side has its own
         user agent. One time less is enough once each side made two calls and has clients that the other has not;
-        before that it is weak evidence.
+        before that it is weak evidence, as is the first jump back to where the identity always was.
         `high_alternations` are graver.
 
         What is new is what was not seen before the last time that the identity's places were taken over as known:
@@ -154,8 +154,8 @@ class SharedCredential(Detector):
         span = f"within {c.window_minutes:g} min"
         if how in (_CLIENTS, _HINT):
             reason = (
-                f"{jumps} jumps with no pause of {c.window_minutes:g} min between {where} and another country and "
-                f"network, each side with a client of its own (here {short(event.user_agent)}): "
+                f"{jumps} jump{'s' * (jumps > 1)} with no pause of {c.window_minutes:g} min between {where} and "
+                f"another country and network, each side with a client of its own (here {short(event.user_agent)}): "
                 f"two parties use this credential at once"
             )
         else:
@@ -321,7 +321,8 @@ def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
                 how = _CLIENTS
             elif networks >= limits.networks and new_network:
                 how = _NETWORKS
-            elif row.jumps == limits.alternations - 1 and jumped and row.was < _HINTED:
+            elif jumped and row.was < _HINTED and row.jumps in (limits.alternations - 1, 1.0 - now):
+                # Whoever is back at once has not moved.
                 how = _HINT
         graver = 0 if how in (0, _HINT) else (2 if how == _COUNTRIES else 1)
         quiet = row.told != 0 and t - row.told < limits.again and graver <= grade

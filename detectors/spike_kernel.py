@@ -21,6 +21,7 @@ from detectors.spike_records import (
     TOKENS,
     USD,
     Limits,
+    are_longer,
     compare,
     excursion,
     is_known,
@@ -127,8 +128,9 @@ _NEW = 2.0
 
 
 @compiled
-def _level(row: Row, ratio: float, broad: bool, moment: int, minute: Floats, limits: Limits) -> int:
-    """How grave an excess is; `minute` holds the sums of the minute before."""
+def _level(row: Row, ratio: float, broad: bool, longer: bool, moment: int, minute: Floats, limits: Limits) -> int:
+    """How grave an excess is; `minute` holds the sums of the minute before, `longer` says that answers are longer than
+    ever, too: an import has more calls of the same shape."""
     known, least, extreme = is_known(row, limits), limits.ratio[row.workload], limits.extreme[row.workload]
     if row.over < limits.calls:
         return 0
@@ -147,9 +149,11 @@ def _level(row: Row, ratio: float, broad: bool, moment: int, minute: Floats, lim
     # The farther beyond, the sooner; but not what is measured against others.
     if ratio < max(extreme * min(1.0, limits.cheap / max(lasted, 1)), _SLOWEST * least):
         return TOLD
-    if spend < limits.throttled_usd and lasted < limits.cheap_throttled:
+    if spend < limits.throttled_usd and lasted < (limits.cheap if longer else limits.cheap_throttled):
         return TOLD
-    return EXTREME if known and lasted >= limits.sustained * max(0.25, extreme / ratio) else HIGH
+    if not known:
+        return EXTREME if lasted >= limits.cheap and ratio >= extreme else HIGH
+    return EXTREME if lasted >= limits.sustained * max(0.25, extreme / ratio) else HIGH
 
 
 @compiled
@@ -234,7 +238,7 @@ def judge(
                 row.beyond = max(signed(row.beyond), end)
                 row.streak = min(row.streak + 1, 100)
                 # One bucket has little power; two in a row have it.
-                level = _level(row, ratio, broad, signed(row.last), closed.minute[k], limits)
+                level = _level(row, ratio, broad, False, signed(row.last), closed.minute[k], limits)
                 if row.streak >= 2 and _shown(row, level, end, limits):
                     bank, profile = banks[closed.row[k]], seasons[row.workload]
                     usual = expected(bank, profile, end - 1) / 5
@@ -264,7 +268,8 @@ def judge(
             continue
         excursion(row, moment, calls.offset[i])
         row.over = min(int(row.over) + 1, MOST)
-        level = _level(row, ratio, broad, moment, calls.minute[i], limits)
+        longer = are_longer(row, sums, limits)
+        level = _level(row, ratio, broad, longer, moment, calls.minute[i], limits)
         if ratio >= limits.ratio[row.workload] and row.over >= limits.calls:
             row.beyond = max(signed(row.beyond), moment)
         if _shown(row, level, moment, limits):

@@ -147,6 +147,18 @@ def compare(row: Row, sums: Floats, first: int, last: int, limits: Limits) -> tu
     return (best, channel, True) if broad or not priced else (dollars, paid, False)
 
 
+_LONGER = 2.0
+"""Times as far beyond as the calls must be the output tokens, where answers are longer than ever."""
+
+
+@compiled
+def are_longer(row: Row, sums: Floats, limits: Limits) -> bool:
+    """Whether the output of the first span is farther beyond its record than the calls are."""
+    least = least_for(row, limits)
+    calls = sums[REQUESTS] / standard_of(row, REQUESTS, least)
+    return bool(sums[OUTPUT] >= _LONGER * max(calls, 1.0) * standard_of(row, OUTPUT, least))
+
+
 @compiled
 def excursion(row: Row, moment: int, offset: int) -> None:
     """Notes an excess at `moment`: it starts an excursion, or goes on with one."""

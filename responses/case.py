@@ -89,7 +89,8 @@ class Case:
         risk = self.risk.total(moment)
         old = self.incident
         together = moment - int(config.response.together_minutes * 60_000)
-        if old is None and self.risk.since(together).total(moment) < config.risk.open:
+        # What only reminds opens nothing, though what it reminds of once did.
+        if old is None and (finding.severity == "info" or self.risk.since(together).total(moment) < config.risk.open):
             return None
         ranked = sorted(self.findings.values(), key=_weight, reverse=True)
         graver = worse and _SEVERITIES.index(finding.severity) >= _SEVERITIES.index("medium")

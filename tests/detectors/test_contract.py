@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_traffic import DIRECTORY, START_MS, Events, Traffic
+from made_traffic import DIRECTORY, START_MS, Events, Traffic, in_order
 from msgspec.structs import replace
 
 from detectors import DETECTORS, Config, Partition
@@ -345,3 +345,18 @@ def test_time_may_begin_in_1970(run: Run) -> None:
     traffic = Traffic("key_old", country="DE", asn=1, session_id="s")
     traffic.every(300.0, -START_MS / 1000, -START_MS / 1000 + 3 * 86_400, fingerprint="again")
     assert run(traffic.events)
+
+
+def test_what_a_gateway_does_not_say_of_the_workload_the_directory_may(run: Run) -> None:
+    """Its own word counts first."""
+    known = {"key_1": Entry(tenant="acme", workload="agent"), "key_2": Entry(tenant="other", workload="agent")}
+    stories = []
+    for name, said in (("key_1", {}), ("key_1b", {}), ("key_2", {}), ("key_1", {"workload": "batch"})):
+        traffic = Traffic(name, fingerprint="same", session_id="s1", **said)
+        traffic.every(1.0, 0 if not said else 900, 60 if not said else 1000)
+        stories.append(traffic.events)
+    loops = [
+        s for s in run(in_order(*stories), directory=Directory(known)) if isinstance(s, Finding) and s.kind == "loop"
+    ]
+    told = {(f.identity, f.evidence.workload) for f in loops}
+    assert told == {("key_1", "agent"), ("key_1b", None), ("key_2", None), ("key_1", "batch")}

@@ -23,7 +23,7 @@ def told(findings: Found, events: Events, directory: Directory = KNOWN) -> list[
 def test_a_model_that_is_not_granted(findings: Found, policy: Config) -> None:
     traffic = Traffic()
     traffic.every(30.0, 0, 600)
-    traffic.every(3.0, 600, 720, model="gpt-5")
+    traffic.every(3.0, 600, 650, model="gpt-5")
     found = told(findings, traffic.events)
     assert [f.severity for f in found] == ["low", "medium", "high"]
     assert [f.evidence.deterministic for f in found] == [False, False, True]

@@ -131,6 +131,17 @@ def test_hammering_with_many_operations_at_once_is_throttled(findings: Found, po
     assert 30 <= second.evidence.age_seconds - first.evidence.age_seconds < 40
 
 
+def test_who_hammers_while_others_are_served_need_not_be_waited_for(findings: Found) -> None:
+    fine = [Traffic(f"key_fine{k}", provider="openai") for k in range(4)]
+    for k, traffic in enumerate(fine):
+        traffic.every(4.0, k, 120)
+    mine = operations(5, 2.0, provider="openai")
+    found = findings(in_order(mine, *(traffic.events for traffic in fine)), "failure_burst")
+    first, second = (f for f in found if f.evidence.details["pattern"] == "hammering")
+    assert [f.evidence.deterministic for f in (first, second)] == [False, True]
+    assert second.evidence.age_seconds - first.evidence.age_seconds < 30
+
+
 @pytest.mark.parametrize(("retries", "every"), [(0, 1.0), (2, 2.0), (8, 60.0)], ids=["none", "any client's", "rarely"])
 def test_the_retries_of_any_client_are_no_hammering(findings: Found, retries: int, every: float) -> None:
     told = findings(operations(retries, every), "failure_burst")

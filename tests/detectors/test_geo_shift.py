@@ -1,6 +1,7 @@
 """Machines that are suddenly somewhere else, and those that were moved."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from made_traffic import BERLIN, DUBLIN, HOUR, LAGOS, Traffic, in_order
 
 from detectors import Config
 from schemas.finding import Finding
+from schemas.times import parse_millis
 
 Found = Callable[..., list[Finding]]
 HOURS = 8.0
@@ -111,16 +113,53 @@ ELSEWHERE = {**BERLIN, "asn": 3320, "user_agent": "curl/8"}
 def test_a_new_network_with_a_new_client_is_somebody_else_wherever_he_is(findings: Found, policy: Config) -> None:
     traffic = settled(user_agent="openai-python/2.8.1")
     traffic.every(30.0, NOW, NOW + 1800, **ELSEWHERE)
-    found, busy = findings(traffic.events, "geo_shift")
+    found, busy, *_ = findings(traffic.events, "geo_shift")
     assert (found.severity, busy.severity) == ("medium", "high")
     assert "a network with a client never seen" in found.reason
     assert busy.observed == policy.geo_shift.busy_calls
 
 
+def test_while_a_stranger_stays_one_is_reminded(findings: Found, policy: Config) -> None:
+    """What else is found hours later must not be taken for all there is."""
+    traffic = settled(user_agent="openai-python/2.8.1")
+    traffic.every(30.0, NOW, NOW + 2 * HOUR, **ELSEWHERE)
+    reminders = [f for f in findings(traffic.events, "geo_shift") if f.evidence.details["pattern"] == "still"]
+    assert {f.severity for f in reminders} == {"info"}
+    assert all(f.observed % policy.geo_shift.busy_calls == 0 for f in reminders)
+    times = [parse_millis(f.time) for f in reminders]
+    assert all(b - a >= policy.geo_shift.remind_minutes * 60_000 for a, b in pairwise(times))
+    assert len(times) >= 8
+
+
+def test_nobody_is_reminded_of_a_known_client(findings: Found) -> None:
+    traffic = settled()
+    traffic.every(30.0, NOW, NOW + 2 * HOUR, **LAGOS)
+    assert [f.evidence.details["pattern"] for f in findings(traffic.events, "geo_shift")] == ["place"]
+
+
+def test_the_owner_s_next_call_shows_that_there_are_two(findings: Found, policy: Config) -> None:
+    traffic = settled()
+    traffic.call(NOW, **BERLIN)
+    traffic.call(NOW + 60, **LAGOS)
+    traffic.call(NOW + 120, **BERLIN)
+    [found] = findings(traffic.events, "geo_shift")
+    assert (found.severity, found.evidence.details["pattern"]) == ("high", "travel")
+    assert found.observed == policy.geo_shift.alternations == 2
+    assert found.evidence.details["asn"] == LAGOS["asn"]
+    assert f"2 jumps between AS{LAGOS['asn']} and its usual place" in found.reason
+
+
+def test_where_it_has_been_for_an_hour_it_may_have_moved(findings: Found) -> None:
+    traffic = settled()
+    traffic.every(300.0, NOW, NOW + 2 * HOUR, **LAGOS)
+    traffic.call(NOW + 2 * HOUR + 60, **BERLIN)
+    assert [f.evidence.details["pattern"] for f in findings(traffic.events, "geo_shift")] == ["place"]
+
+
 def test_a_traveller_with_a_new_phone_is_not_busy(findings: Found) -> None:
     traffic = settled(user_agent="openai-python/2.8.1")
     traffic.every(600.0, NOW, NOW + 8 * HOUR, **LAGOS, user_agent="phone/1")
-    assert [f.severity for f in findings(traffic.events, "geo_shift")] == ["medium"]
+    assert {f.severity for f in findings(traffic.events, "geo_shift")} == {"medium", "info"}
 
 
 def test_whoever_often_has_another_client_may_have_one_in_a_new_network(findings: Found) -> None:
@@ -128,7 +167,7 @@ def test_whoever_often_has_another_client_may_have_one_in_a_new_network(findings
     for n in range(40):
         traffic.call(n * 700.0, user_agent=f"client/{n}", event_id=f"client-{n}")
     traffic.every(30.0, NOW, NOW + 1800, **ELSEWHERE)
-    assert {f.severity for f in findings(in_order(traffic.events), "geo_shift")} == {"low"}
+    assert {f.severity for f in findings(in_order(traffic.events), "geo_shift")} == {"low", "info"}
 
 
 @pytest.mark.parametrize(
@@ -279,7 +318,8 @@ def test_what_travels_impossibly_is_not_trusted_for_staying(findings: Found, pol
     found = [
         (f.evidence.details["country"], f.evidence.details["pattern"]) for f in findings(traffic.events, "geo_shift")
     ]
-    assert list(dict.fromkeys(found)) == [("NG", "travel"), ("GH", "place")]
+    # First by the owner's call, whose country is not the one in question.
+    assert list(dict.fromkeys(found)) == [("", "travel"), ("NG", "travel"), ("GH", "place")]
 
 
 def test_a_place_under_suspicion_vouches_for_nothing(findings: Found) -> None:

@@ -237,3 +237,13 @@ def test_less_new_places_than_tell_and_one_client_are_never_told(
         at += seconds / 10
         traffic.call(at, **(place(where) if where else BERLIN))
     assert not findings(traffic.events, "shared_credential")
+
+
+def test_whoever_is_back_at_once_is_weak_evidence(findings: Found) -> None:
+    """The first call from elsewhere came after a pause, and the next one from home again."""
+    traffic = settled()
+    traffic.call(NOW + 3600, **(LAGOS | {"user_agent": "curl/8.10.1"}))
+    traffic.call(NOW + 3700)
+    [hint] = findings(traffic.events, "shared_credential")
+    assert (hint.severity, hint.observed) == ("low", 1)
+    assert "1 jump with no pause" in hint.reason

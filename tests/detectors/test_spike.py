@@ -254,6 +254,32 @@ def test_a_newcomer_that_exceeds_its_class_is_told(findings: Found, limits: Clas
     assert found[0].evidence.details["warm"] == 0
 
 
+def test_a_newcomer_that_goes_on_far_beyond_its_class_is_extreme(
+    findings: Found, policy: Config, limits: ClassConfig
+) -> None:
+    traffic = Traffic(cost_usd=0.0)
+    per_minute = limits.cold_tokens / limits.ratio * limits.extreme_ratio * 1.5
+    traffic.every(2.0, 0, policy.spike.cheap_seconds + 120, input_tokens=round(per_minute / 30), output_tokens=0)
+    found = findings(in_order(traffic.events, others(0.5).events), "spike")
+    extreme = [f for f in found if f.evidence.extreme]
+    assert extreme[0].evidence.details["warm"] == 0
+    assert extreme[0].evidence.age_seconds >= policy.spike.cheap_seconds
+
+
+@pytest.mark.parametrize(("every", "output", "extreme"), [(10.0, 4000, True), (1.0, 400, False)])
+def test_longer_answers_are_no_import_of_many_calls(
+    findings: Found, policy: Config, every: float, output: int, extreme: bool
+) -> None:
+    """The same output, next to free: by a few endless answers, or by many calls as always."""
+    traffic = Traffic(cost_usd=1e-7)
+    traffic.quietly(WARM, per_hour=30)
+    start, seconds = WARM * HOUR, policy.spike.cheap_seconds + 300
+    traffic.every(every, start, start + seconds, input_tokens=10, output_tokens=output)
+    found = findings(in_order(traffic.events, others(WARM + 0.5).events), "spike")
+    assert alerts(found)
+    assert any(f.evidence.extreme for f in found) == extreme
+
+
 def test_history_is_trusted_by_degrees(findings: Found, limits: ClassConfig) -> None:
     """The same burst after three hours, and after seven: too little for a newcomer, told of somebody known."""
 

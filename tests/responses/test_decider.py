@@ -396,3 +396,15 @@ def test_what_was_decided_does_not_depend_on_what_comes(
     play(whole, steps, orders=True)
     play(part, steps[:cut], orders=True)
     assert whole.outcomes[: len(part.outcomes)] == part.outcomes
+
+
+def test_what_only_reminds_opens_no_incident(story: Begin, config: Config) -> None:
+    """Though what it reminds of is still held; it counts beside what is found next."""
+    s = story()
+    s.find(0, "geo_shift", "high", credential_id="cred")
+    quiet = config.risk.quiet_minutes * 60 + 60
+    s.until(quiet)
+    s.find(quiet, "geo_shift", "info", credential_id="cred")
+    assert [incident.state for incident in s.incidents.values()] == ["closed"]
+    s.find(quiet + 60, "spike", "medium", credential_id="cred")
+    assert s.brief == [("revoke", "credential", "cred")]
