@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from schemas.columns import Fields, read_fields
 from schemas.decoding import Malformed
-from schemas.scan import CREDENTIAL, SUBJECT, TENANT, scan
+from schemas.scan import CREDENTIAL, SUBJECT, TENANT, Packed, pack, scan
 from schemas.usage import UsageEvent, decode_usage
 
 Caller = tuple[str | None, str]
@@ -77,16 +77,17 @@ class Decoded(Events):
 class Undecoded(Events):
     """Records of which the fields are known."""
 
-    def __init__(self, values: Sequence[bytes], fields: Fields, joined: bytes, spans: NDArray[np.int64]) -> None:
-        self._values = values
+    def __init__(self, raw: bytes, places: NDArray[np.int64], fields: Fields, spans: NDArray[np.int64]) -> None:
+        self._raw = raw
+        self._places = places
+        """Shape events by 2: where each begins and ends."""
         self._fields = fields
-        self._joined = joined
         self._spans = spans
         """Shape names by events by 2; where an event's are below 0, they are to be asked of the event."""
         self._decoded: dict[int, UsageEvent] = {}
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._places)
 
     @property
     def fields(self) -> Fields:
@@ -100,20 +101,20 @@ class Undecoded(Events):
         return self._names(CREDENTIAL, list(places))
 
     def select(self, places: NDArray[np.int64]) -> "Undecoded":
-        values = [self._values[at] for at in places.tolist()]
-        return Undecoded(values, self._fields.select(places), self._joined, self._spans[:, places])
+        return Undecoded(self._raw, self._places[places], self._fields.select(places), self._spans[:, places])
 
     def _at(self, at: int) -> UsageEvent:
         event = self._decoded.get(at)
         if event is None:
-            event = self._decoded[at] = decode_usage(self._values[at])
+            begin, end = self._places[at]
+            event = self._decoded[at] = decode_usage(self._raw[begin:end])
         return event
 
     def _names(self, which: int, places: list[int]) -> list[str | None]:
-        joined, names = self._joined, []
+        raw, names = self._raw, list[str | None]()
         for place, (at, size) in zip(places, self._spans[which, places].tolist(), strict=True):
             if at >= 0:
-                names.append(joined[at : at + size].decode() if size else None)
+                names.append(str(raw[at : at + size], "utf-8") if size else None)
                 continue
             event = self._at(place)
             names.append((event.data.tenant or None, event.subject, event.data.credential_id)[which])
@@ -123,12 +124,17 @@ class Undecoded(Events):
 def read_events(values: Sequence[bytes]) -> tuple[Undecoded, dict[int, str]]:
     """Reads records. What is wrong with each that is `Malformed`, by its place; the fields of such a one mean nothing,
     and it must not be asked for."""
-    scanned = scan(values)
+    return read_packed(pack(values))
+
+
+def read_packed(records: Packed) -> tuple[Undecoded, dict[int, str]]:
+    """Like `read_events`."""
+    scanned = scan(records)
     wrong: dict[int, str] = {}
     places, events = [], []
     for at in np.flatnonzero(~scanned.good).tolist():
         try:
-            events.append(decode_usage(values[at]))
+            events.append(decode_usage(scanned.raw[records.begins[at] : records.ends[at]]))
             places.append(at)
         except Malformed as error:
             wrong[at] = str(error)
@@ -136,4 +142,5 @@ def read_events(values: Sequence[bytes]) -> tuple[Undecoded, dict[int, str]]:
         for column, said in zip(scanned.fields, read_fields(events), strict=True):
             column[..., places] = said
         scanned.spans[:, places] = -1
-    return Undecoded(values, scanned.fields, scanned.joined, scanned.spans), wrong
+    where = np.stack([records.begins, records.ends], axis=1)
+    return Undecoded(scanned.raw, where, scanned.fields, scanned.spans), wrong

@@ -32,33 +32,47 @@ _NULL, _TRUE, _FALSE = (np.uint64(int.from_bytes(text, "little")) for text in (b
 _HALF = np.uint64(0xFFFFFFFF)
 
 
+class Packed(NamedTuple):
+    """Records in one piece: where in `raw` each begins and ends."""
+
+    raw: bytes | memoryview
+    begins: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
 class Scanned(NamedTuple):
     """Records as columns: the bytes of all of them, their `fields`, which are `good` (the others were declined, and
     their fields mean nothing), and where in the bytes the names of an identity are (4 by n by 2: begin, size)."""
 
-    joined: bytes
+    raw: bytes
     fields: Fields
     good: NDArray[np.bool_]
     spans: NDArray[np.int64]
 
 
-def scan(values: Sequence[bytes]) -> Scanned:
-    """Reads records."""
-    n = len(values)
-    joined = b"".join([*values, PAD])
-    sizes = np.fromiter(map(len, values), np.int64, n)
+def pack(values: Sequence[bytes]) -> Packed:
+    """Puts records together."""
+    sizes = np.fromiter(map(len, values), np.int64, len(values))
     ends = np.cumsum(sizes)
-    out = Scanned(joined, Fields.of(n), np.zeros(n, np.bool_), np.zeros((len(_SPANS), n, 2), np.int64))
+    return Packed(b"".join(values), ends - sizes, ends)
+
+
+def scan(records: Packed) -> Scanned:
+    """Reads records."""
+    n, raw = len(records.begins), b"".join((records.raw, PAD))
+    out = Scanned(raw, Fields.of(n), np.zeros(n, np.bool_), np.zeros((len(_SPANS), n, 2), np.int64))
     work = _Work(np.zeros(1), np.empty((_HARD * n, 4), np.int64), np.zeros(64, np.int64))
-    raw = np.frombuffer(joined, np.uint8)
-    hards = _scan(raw, ends - sizes, ends, _RULES, _COLUMNS, out.fields, out.good, out.spans, work)
+    hards = _scan(
+        np.frombuffer(raw, np.uint8), records.begins, records.ends, _RULES, _COLUMNS, out.fields, out.good, out.spans,
+        work,
+    )  # fmt: skip
     for i, field, at, past in work.hard[:hards].tolist():
-        exact = float(joined[at:past])
+        exact = float(raw[at:past])
         least, most, _ = _RULES.bounds[field]
         out.good[i] &= least <= exact <= most
         if _COLUMNS[field, 1] >= 0:
             out.fields.numbers[_COLUMNS[field, 1], i] = exact
-    out.good[sizes > MAX_LINE] = False
+    out.good[records.ends - records.begins > MAX_LINE] = False
     return out
 
 

@@ -8,7 +8,7 @@ published after it are published again, with the same ids.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -19,13 +19,14 @@ from faust.types import TP
 from detectors import Partition, Told, compile_kernels
 from schemas.batch import Ints, to_batch
 from schemas.directory import Directory
-from schemas.events import Events, read_events
+from schemas.events import Events, read_packed
 from schemas.finding import Tick, decode_signal, encode
 from schemas.piece import Checkpoint
 from schemas.times import format_millis, parse_millis
 from schemas.topics import DEAD_LETTERS, SIGNALS, STATE_DETECT, USAGE
 from sinks.dead_letters import dead_letter
 from streams.app import group, make_app
+from streams.fetched import Chunk
 from streams.intake import AHEAD
 from streams.ownership import Ownership, own
 from streams.policy import Loaded, find_policy, read_policy
@@ -53,7 +54,7 @@ class Detection:
         self._heard: dict[int, tuple[float, int]] = {}
         """When a partition's last events came, and what its clock said then (ms)."""
 
-    def take(self, at: TP, chunk: Sequence[Any]) -> list[Record]:
+    def take(self, at: TP, chunk: Chunk) -> list[Record]:
         """What a chunk of the partition `at` has to tell, in order. Records taken before, as after a rebalance that
         left the partition here, are passed over."""
         number = at.partition
@@ -61,26 +62,29 @@ class Detection:
         if partition is None:
             partition = self._partitions[number] = self._fresh(number)
         reached = self._reached.get(number, -1)
-        records = [record for record in chunk if record.offset > reached]
-        events, wrong = read_events([record.value or b"" for record in records])
+        # Records before what was reached are passed over.
+        chunk = chunk[int(np.searchsorted(chunk.offsets, reached, "right")) :]
+        events, wrong = read_packed(chunk.packed)
         out: list[Record] = []
-        good = np.ones(len(records), np.bool_)
+        good = np.ones(len(chunk), np.bool_)
         begin = 0
         for place, reason in wrong.items():
             good[place] = False
-            tick = _tick_of(records[place])
+            record = chunk[place]
+            tick = _tick_of(record)
             if tick is None:
-                out.append(_dead(records[place], reason))
+                out.append(_dead(record, reason))
             else:
-                out += self._advance(partition, events, records, np.flatnonzero(good[begin:place]) + begin)
+                out += self._advance(partition, events, chunk, np.flatnonzero(good[begin:place]) + begin)
                 begin = place
                 out += [_signal(told) for told in partition.idle_until(tick)]
         rest = np.flatnonzero(good[begin:]) + begin
-        out += self._advance(partition, events, records, rest)
-        self._reached[number] = max(reached, chunk[-1].offset)
+        out += self._advance(partition, events, chunk, rest)
+        if len(chunk):
+            self._reached[number] = int(chunk.offsets[-1])
         if len(rest):
             # The broker's clock bounds it: one event from the future must not carry the partition there.
-            stamp = records[rest[-1]].timestamp
+            stamp = int(chunk.timestamps[rest[-1]])
             clock = min(partition.newest, stamp) if stamp > 0 else partition.newest
             self._heard[number] = (time.monotonic(), clock)
         return out
@@ -136,18 +140,18 @@ class Detection:
         return Partition(number, self._policy.for_detectors, self._directory)
 
     @staticmethod
-    def _advance(partition: Partition, events: Events, records: list[Any], places: Ints) -> list[Record]:
+    def _advance(partition: Partition, events: Events, chunk: Chunk, places: Ints) -> list[Record]:
         """What the events at `places` have to tell, and the dead letters of those whose time is ahead of the broker's
         clock."""
         if not len(places):
             return []
         if len(places) < len(events):
-            events, records = events.select(places), [records[at] for at in places.tolist()]
-        batch = to_batch(events, [r.offset for r in records], [max(0, r.timestamp) for r in records])
+            events = events.select(places)
+        batch = to_batch(events, chunk.offsets[places], chunk.timestamps[places].clip(0))
         ahead = batch.time - batch.arrived
         wrong = (batch.arrived > 0) & (ahead > AHEAD)
         out = [
-            _dead(records[k], f"time is {ahead[k] / 1000:.0f} s ahead of the broker's clock")
+            _dead(chunk[int(places[k])], f"time is {ahead[k] / 1000:.0f} s ahead of the broker's clock")
             for k in wrong.nonzero()[0].tolist()
         ]
         if out:

@@ -12,6 +12,7 @@ from aiokafka.record.util import decode_varint
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from schemas.scan import Packed
 from streams import spans as rows
 
 
@@ -71,6 +72,14 @@ class Chunk(Sequence[Fetched]):
             raw, begins, ends = self._raw, self._spans[rows.VALUE].tolist(), self._spans[rows.VALUE_END].tolist()
             self._values = [raw[b:e] if e >= b else None for b, e in zip(begins, ends, strict=True)]
         return self._values
+
+    @property
+    def packed(self) -> Packed:
+        """Each record's value, an empty one where it has none."""
+        begins = self._spans[rows.VALUE]
+        ends = np.maximum(self._spans[rows.VALUE_END], begins)
+        first, past = int(begins.min(initial=len(self._raw))), int(ends.max(initial=0))
+        return Packed(memoryview(self._raw)[first:past], begins - first, ends - first)
 
     def __len__(self) -> int:
         return len(self.offsets)

@@ -11,6 +11,7 @@ import faust
 from faust.types import TP
 
 from schemas.piece import Checkpoint
+from streams.fetched import Chunk
 from streams.publish import Publisher
 from streams.record import Record
 from streams.state import NoLog, StateLog
@@ -32,7 +33,7 @@ Log = StateLog | NoLog
 class Owner(Protocol):
     """What a worker keeps of the partitions that it owns."""
 
-    def take(self, at: TP, chunk: Sequence[Any]) -> list[Record]:
+    def take(self, at: TP, chunk: Chunk) -> list[Record]:
         """What follows from a chunk of records of the partition `at`, in order."""
         ...
 

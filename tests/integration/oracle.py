@@ -29,6 +29,7 @@ from schemas.times import parse_millis
 from schemas.topics import AUDIT, DEAD_LETTERS, INCIDENTS, KILLSWITCH, SIGNALS, USAGE
 from sinks.killswitch import Verifier
 from streams.detect import Detection
+from streams.fetched import Chunk
 from streams.policy import Loaded, find_policy, read_policy
 from workers import PARTITIONS, UNCAPPED, Road
 
@@ -45,6 +46,7 @@ class Read(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
+    timestamp_type: int = 1
 
 
 class Order(NamedTuple):
@@ -90,7 +92,7 @@ class Undisturbed:
         told: dict[str, set[bytes]] = {SIGNALS: set(), DEAD_LETTERS: set()}
         for number, records in enumerate(usage):
             for chunk in _cut(records):
-                for record in detection.take(TP(USAGE, number), chunk):
+                for record in detection.take(TP(USAGE, number), Chunk.of(USAGE, number, chunk)):
                     told[record.topic].add(record.value)
         return told[SIGNALS], told[DEAD_LETTERS]
 

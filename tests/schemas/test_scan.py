@@ -16,7 +16,7 @@ from schemas.columns import read_fields
 from schemas.decoding import Malformed
 from schemas.events import Decoded, read_events
 from schemas.rules import rules_of
-from schemas.scan import scan
+from schemas.scan import pack, scan
 from schemas.usage import MAX_LINE, UsageData, decode_usage
 
 Raw = Callable[..., bytes]
@@ -48,7 +48,7 @@ def reads_the_same(values: Sequence[bytes]) -> int:
             reasons[place] = str(error)
     events, wrong = read_events(values)
     assert wrong == reasons
-    assert not scan(values).good[list(reasons)].any()
+    assert not scan(pack(values)).good[list(reasons)].any()
     places = np.array(list(expected), np.int64)
     read, told = events.select(places), Decoded(list(expected.values()))
     for name, column, other in zip(read.fields._fields, read.fields, told.fields, strict=True):
@@ -57,7 +57,7 @@ def reads_the_same(values: Sequence[bytes]) -> int:
     everyone = range(len(places))
     assert read.callers(everyone) == told.callers(everyone)
     assert read.credentials(everyone) == [name or None for name in told.credentials(everyone)]
-    return int(scan(values).good.sum())
+    return int(scan(pack(values)).good.sum())
 
 
 def test_nothing_is_no_events() -> None:
