@@ -131,6 +131,11 @@ class Process:
         fields = Path(f"/proc/{self.child.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def system(self) -> float:
+        """Seconds of these that the system has used for it: to move bytes, and to hand out memory."""
+        fields = Path(f"/proc/{self.child.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return int(fields[12]) / os.sysconf("SC_CLK_TCK")
+
     def resident(self) -> int:
         """Bytes of memory that it holds."""
         return resident(self.child.pid)

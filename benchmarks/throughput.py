@@ -78,9 +78,13 @@ def detect() -> Iterator[Figure]:
                 if met:
                     where.publish("llm.usage", _each_once())
                     where.wait_committed("tripswitch-detect", "llm.usage", process)
-                made = records(shape, WARM_UP + EVENTS)
+                made, system = records(shape, WARM_UP + EVENTS), process.system()
                 ours = cost(where, process, "llm.usage", made, WARM_UP, "tripswitch-detect")
-                extra = {"resident_mb": process.resident() // 10**6, "signals": sum(where.ends("llm.signals").values())}
+                extra = {
+                    "resident_mb": process.resident() // 10**6,
+                    "signals": sum(where.ends("llm.signals").values()),
+                    "system_ns_per_event": round((process.system() - system) / len(made) * 1e9),
+                }
             floor = bare(where, made)
         if not met:
             before, after = ({subject for subject, _ in part} for part in (made[:WARM_UP], made[WARM_UP:]))
