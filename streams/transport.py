@@ -20,7 +20,7 @@ from faust.types import TP, ConsumerMessage
 from streams.fetched import Chunk, Fetched
 from streams.fetching import fetch_in_chunks
 
-CHUNK = 1024
+CHUNK = 2048
 """Records per event, at the most."""
 FETCH_WAIT_MS = 100
 IN_FLIGHT = 32_768
