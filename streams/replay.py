@@ -36,7 +36,7 @@ OnRejected = Callable[[int, str], None]
 """Told each dead letter's line number (from 1) and reason."""
 OnChunk = Callable[[int], None]
 """Told how many lines were taken in since it was last told."""
-CHUNK = 4096
+CHUNK = 2048
 """Lines taken in at once: so many that what each chunk costs, however small, is next to nothing a line."""
 _BUFFER = 1 << 16
 """Bytes read at once: so many lines that reading costs next to nothing a line, also out of a gzip file."""
