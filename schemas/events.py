@@ -65,7 +65,7 @@ class Decoded(Events):
         return [(events[at].data.tenant or None, events[at].subject) for at in places]
 
     def credentials(self, places: Iterable[int]) -> list[str | None]:
-        return [self._events[at].data.credential_id for at in places]
+        return [self._events[at].data.credential_id or None for at in places]
 
     def select(self, places: NDArray[np.int64]) -> "Decoded":
         return Decoded([self._events[at] for at in places.tolist()])
@@ -117,7 +117,7 @@ class Undecoded(Events):
                 names.append(str(raw[at : at + size], "utf-8") if size else None)
                 continue
             event = self._at(place)
-            names.append((event.data.tenant or None, event.subject, event.data.credential_id)[which])
+            names.append((event.data.tenant, event.subject, event.data.credential_id)[which] or None)
         return names
 
 

@@ -56,7 +56,7 @@ def reads_the_same(values: Sequence[bytes]) -> int:
     assert list(read) == list(told)
     everyone = range(len(places))
     assert read.callers(everyone) == told.callers(everyone)
-    assert read.credentials(everyone) == [name or None for name in told.credentials(everyone)]
+    assert read.credentials(everyone) == told.credentials(everyone)
     return int(scan(pack(values)).good.sum())
 
 
@@ -179,6 +179,12 @@ def test_many_numbers_that_python_reads(raw: Raw) -> None:
     """More than there is room for: the rest of the records is declined."""
     values = [raw(data=dict.fromkeys(("cost_usd", "latency_ms", "lat", "lon", "accuracy_km"), 0.1 + 0.2))] * 10
     assert reads_the_same(values) == 8
+
+
+def test_an_empty_credential_is_none_however_the_record_is_read(raw: Raw) -> None:
+    values = [raw(data={"credential_id": ""}), raw(data={"credential_id": "", "model": "\x1f"})]
+    assert reads_the_same(values) == 1
+    assert read_events(values)[0].credentials([0, 1]) == [None, None]
 
 
 def test_a_part_of_events_is_those_events(raw: Raw) -> None:
