@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from schemas.usage import UsageEvent
 from streams.policy import Loaded, read_policy
+from streams.settings import Kafka
 
 _ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(_ROOT / "tests" / "golden" / "replay"))
@@ -41,3 +42,11 @@ def events_file(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def transactional(kafka: str, kafka_kind: str) -> Kafka:
+    """The settings of a broker that has transactions."""
+    if kafka_kind == "mock":
+        pytest.skip("librdkafka's mock cluster has no transactions")
+    return Kafka(bootstrap=kafka)

@@ -19,13 +19,6 @@ PIECES = [seal("rows", 1, b"a" * 100_000), seal("names", 1, b"b")]
 
 
 @pytest.fixture
-def settings(kafka: str, kafka_kind: str) -> Kafka:
-    if kafka_kind == "mock":
-        pytest.skip("librdkafka's mock cluster has no transactions")
-    return Kafka(bootstrap=kafka)
-
-
-@pytest.fixture
 def topic(new_topic: Callable[..., str]) -> str:
     return new_topic(1, **{"retention.ms": "-1", "max.message.bytes": "4194304"})
 
@@ -53,28 +46,28 @@ async def written(log: StateLog, *checkpoints: tuple[bool, int], source: str) ->
         await log.write(Checkpoint(begins, PIECES), {source: offset})
 
 
-async def test_what_was_written_is_read_back_with_the_offsets(settings: Kafka, topic: str) -> None:
-    log = StateLog(settings, topic, topic, 0)
+async def test_what_was_written_is_read_back_with_the_offsets(transactional: Kafka, topic: str) -> None:
+    log = StateLog(transactional, topic, topic, 0)
     await log.open()
     assert await asyncio.to_thread(read, log) == (None, {})
     await written(log, (True, 10), (False, 25), source=topic)
     await log.close()
-    again = StateLog(settings, topic, topic, 0)
+    again = StateLog(transactional, topic, topic, 0)
     await again.open()
     assert await asyncio.to_thread(read, again) == (PIECES * 2, {topic: 25})
     await again.close()
-    assert committed(settings, topic, topic) == 25
+    assert committed(transactional, topic, topic) == 25
 
 
 async def test_effects_and_state_are_one_transaction(
-    settings: Kafka, topic: str, new_topic: Callable[..., str]
+    transactional: Kafka, topic: str, new_topic: Callable[..., str]
 ) -> None:
     effects = new_topic(1)
-    log = StateLog(settings, topic, topic, 0)
+    log = StateLog(transactional, topic, topic, 0)
     await log.open()
     await log.write(Checkpoint(True, PIECES), {topic: 1}, [Record(effects, b"k", b"v", 0, [("h", b"x")])])
     await log.close()
-    consumer = Consumer({**settings.confluent(), "group.id": "tests-effects", "auto.offset.reset": "earliest"})
+    consumer = Consumer({**transactional.confluent(), "group.id": "tests-effects", "auto.offset.reset": "earliest"})
     consumer.assign([TopicPartition(effects, 0, 0)])
     message = consumer.poll(20)
     consumer.close()
@@ -82,9 +75,9 @@ async def test_effects_and_state_are_one_transaction(
     assert (message.key(), message.value(), message.headers()) == (b"k", b"v", [("h", b"x")])
 
 
-async def test_whoever_owned_the_partition_before_is_refused(settings: Kafka, topic: str) -> None:
+async def test_whoever_owned_the_partition_before_is_refused(transactional: Kafka, topic: str) -> None:
     """The zombie's checkpoint changes neither the log nor the group's offsets."""
-    zombie, owner = StateLog(settings, topic, topic, 0), StateLog(settings, topic, topic, 0)
+    zombie, owner = StateLog(transactional, topic, topic, 0), StateLog(transactional, topic, topic, 0)
     await zombie.open()
     await written(zombie, (True, 10), source=topic)
     await owner.open()
@@ -92,7 +85,7 @@ async def test_whoever_owned_the_partition_before_is_refused(settings: Kafka, to
         await written(zombie, (False, 99), source=topic)
     await written(owner, (False, 11), source=topic)
     assert await asyncio.to_thread(read, owner) == (PIECES * 2, {topic: 11})
-    assert committed(settings, topic, topic) == 11
+    assert committed(transactional, topic, topic) == 11
     await zombie.close()
     await owner.close()
     # aiokafka leaves a failed future of its own behind, and asyncio complains when it is collected: here, not in the
@@ -101,9 +94,9 @@ async def test_whoever_owned_the_partition_before_is_refused(settings: Kafka, to
     gc.collect()
 
 
-async def test_an_unfinished_checkpoint_is_void_for_the_next_owner(settings: Kafka, topic: str) -> None:
+async def test_an_unfinished_checkpoint_is_void_for_the_next_owner(transactional: Kafka, topic: str) -> None:
     """As after a kill -9 in the middle of one."""
-    dies, owner = StateLog(settings, topic, topic, 0), StateLog(settings, topic, topic, 0)
+    dies, owner = StateLog(transactional, topic, topic, 0), StateLog(transactional, topic, topic, 0)
     await dies.open()
     await written(dies, (True, 10), source=topic)
     await dies._producer.begin_transaction()
@@ -115,39 +108,39 @@ async def test_an_unfinished_checkpoint_is_void_for_the_next_owner(settings: Kaf
 
 
 async def test_what_lies_before_the_last_whole_round_is_deleted(
-    settings: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
+    transactional: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "_CUT_EVERY_S", 0.0)
-    log = StateLog(settings, topic, topic, 0)
+    log = StateLog(transactional, topic, topic, 0)
     await log.open()
     await written(log, (True, 1), (False, 2), source=topic)
-    assert first_offset(settings, topic) == 0
+    assert first_offset(transactional, topic) == 0
     await written(log, (True, 3), (False, 4), (True, 5), source=topic)
     assert log._cutting is not None
     await log._cutting
     # Two whole checkpoints of a head and two pieces, and each one's commit marker.
-    assert first_offset(settings, topic) == 8
+    assert first_offset(transactional, topic) == 8
     assert await asyncio.to_thread(read, log) == (PIECES * 3, {topic: 5})
     await log.close()
 
 
-async def test_the_next_owner_goes_on_cutting(settings: Kafka, topic: str) -> None:
-    log = StateLog(settings, topic, topic, 0)
+async def test_the_next_owner_goes_on_cutting(transactional: Kafka, topic: str) -> None:
+    log = StateLog(transactional, topic, topic, 0)
     await log.open()
     await written(log, (True, 1), (True, 2), source=topic)
     await log.close()
-    again = StateLog(settings, topic, topic, 0)
+    again = StateLog(transactional, topic, topic, 0)
     await again.open()
     await asyncio.to_thread(read, again)
     await written(again, (True, 3), source=topic)
     assert again._cutting is not None
     await again._cutting
-    assert first_offset(settings, topic) == 4
+    assert first_offset(transactional, topic) == 4
     await again.close()
 
 
-async def test_a_record_that_is_not_ours_is_refused_and_named(settings: Kafka, topic: str) -> None:
-    log = StateLog(settings, topic, topic, 0)
+async def test_a_record_that_is_not_ours_is_refused_and_named(transactional: Kafka, topic: str) -> None:
+    log = StateLog(transactional, topic, topic, 0)
     await log.open()
     async with log._producer.transaction():
         await log._producer.send(topic, b"hello", partition=0)
@@ -156,8 +149,8 @@ async def test_a_record_that_is_not_ours_is_refused_and_named(settings: Kafka, t
     await log.close()
 
 
-async def test_a_checkpoint_of_another_version_is_refused(settings: Kafka, topic: str) -> None:
-    log = StateLog(settings, topic, topic, 0)
+async def test_a_checkpoint_of_another_version_is_refused(transactional: Kafka, topic: str) -> None:
+    log = StateLog(transactional, topic, topic, 0)
     await log.open()
     async with log._producer.transaction():
         await log._producer.send(topic, seal("checkpoint", 2, b""), partition=0)
@@ -166,8 +159,8 @@ async def test_a_checkpoint_of_another_version_is_refused(settings: Kafka, topic
     await log.close()
 
 
-async def test_an_error_of_whoever_restores_is_told(settings: Kafka, topic: str) -> None:
-    log = StateLog(settings, topic, topic, 0)
+async def test_an_error_of_whoever_restores_is_told(transactional: Kafka, topic: str) -> None:
+    log = StateLog(transactional, topic, topic, 0)
     await log.open()
     await written(log, (True, 1), source=topic)
 
