@@ -4,7 +4,8 @@ import asyncio
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import faust
@@ -163,7 +164,8 @@ class Ownership:
         async with self._effects:
             if not self._is_ours(event, opening):
                 return
-            await self._publisher.publish(self._owner.take(event.message.tp, event.value))
+            with self._whole():
+                await self._publisher.publish(self._owner.take(event.message.tp, event.value))
             if self._is_due(number):
                 self._save(log, number)
         event.ack()
@@ -182,7 +184,8 @@ class Ownership:
                     await self._settle(number)
                     # Nothing else runs from here until the partition is being saved.
                     chunks = self._next_chunks(waiting, opening)
-                    effects = [record for event in chunks for record in self._owner.take(event.message.tp, event.value)]
+                    with self._whole():
+                        effects = [r for event in chunks for r in self._owner.take(event.message.tp, event.value)]
                     if effects or (chunks and self._is_due(number)):
                         self._save(log, number, effects)
                         await self._settle(number)
@@ -237,6 +240,16 @@ class Ownership:
 
     # -- saving ---------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What is done here is done to its end, or this worker saves nothing any more: the owner has gone past records
+        of which not all that follows is published, and a checkpoint would say that they are done."""
+        try:
+            yield
+        except BaseException:
+            self._failed = True
+            raise
+
     async def _save_all(self, *, due: bool) -> None:
         for number, opening in list(self._logs.items()):
             if not _opened(opening) or self._failed:
@@ -271,13 +284,11 @@ class Ownership:
         effects = [*effects, *(self._voice.word(number) if self._voice is not None else ())]
 
         async def write() -> None:
-            written = False
             try:
-                await log.write(checkpoint, offsets, effects)
-                written = True
+                # What was not written is in no other checkpoint.
+                with self._whole():
+                    await log.write(checkpoint, offsets, effects)
             finally:
-                # What was not written is in no other checkpoint: one more would go past it.
-                self._failed = self._failed or not written
                 self._saving.pop(number, None)
             self._saved[number] = offsets
             self._due[number] = time.monotonic() + self._every_s

@@ -233,7 +233,12 @@ class Road:
 
 @contextmanager
 def quick_road(bootstrap: str, folder: Path, caps: tuple[int, int] = UNCAPPED) -> Iterator[Road]:
-    """A road with its topics and with `quick_policy`; in the end what still runs is stopped."""
+    """A road with its topics and with `quick_policy`; in the end what still runs is stopped. What fails is shown with
+    the workers' output."""
     with closing(Road(bootstrap, folder, quick_policy(folder / "policy.toml", caps))) as road:
         road.cli("init")
-        yield road
+        try:
+            yield road
+        except AssertionError as error:
+            error.add_note(road.logs())
+            raise

@@ -3,6 +3,7 @@
 The app, the owner and the logs are stand-ins, and the tests say when a log's transaction ends."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,15 +27,18 @@ class App:
 
 
 class Publisher:
+    """Publishes what is not atomic; fails at ``b"refused"``."""
+
     async def publish(self, records: Iterable[Record]) -> None:
-        assert not list(records)
+        if any(record.value == b"refused" for record in records):
+            raise ConnectionError("the broker refused")
 
     async def stop(self) -> None:
         pass
 
 
 class Owner:
-    """Answers each record with one of the same value; ``b"quiet"`` with none."""
+    """Answers each record with one of the same value; ``b"quiet"`` with none; ``b"bug"`` is one of its own."""
 
     size = 0
 
@@ -43,6 +47,8 @@ class Owner:
 
     def take(self, at: TP, chunk: Any) -> list[Record]:
         self.reached[at.partition] = self.reached.get(at.partition, 0) + len(chunk)
+        if b"bug" in chunk:
+            raise ZeroDivisionError
         return [Record("out", None, value, at.partition) for value in chunk if value != b"quiet"]
 
     def ticks(self) -> list[Record]:
@@ -105,12 +111,12 @@ class Chunk:
 class World:
     """An ownership of four partitions."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, atomic: bool = True) -> None:
         self.app = App()
         self.ends = asyncio.Event()
         self.begun: list[tuple[int, list[bytes], int]] = []
         self.logs: dict[int, Log] = {}
-        made: Any = Ownership(self.app, "tests", Owner(), Publisher(), self._log, atomic=True)  # type: ignore[arg-type]
+        made: Any = Ownership(self.app, "tests", Owner(), Publisher(), self._log, atomic=atomic)  # type: ignore[arg-type]
         self.ownership = made
 
     def _log(self, number: int) -> Any:
@@ -130,14 +136,17 @@ class World:
         """Partition and values of the transactions that had something to say."""
         return [(number, values) for number, values, _ in self.begun if values]
 
+    async def open(self) -> "World":
+        """Returns when the partitions are there."""
+        await self.ownership.assigned({0, 1, 2, 3})
+        while not all(task.done() for task in self.ownership._logs.values()):
+            await asyncio.sleep(0.01)
+        return self
+
 
 @pytest.fixture
 async def world() -> World:
-    world = World()
-    await world.ownership.assigned({0, 1, 2, 3})
-    while not all(task.done() for task in world.ownership._logs.values()):
-        await asyncio.sleep(0.01)
-    return world
+    return await World().open()
 
 
 async def test_partitions_write_beside_each_other_a_few_at_a_time(world: World) -> None:
@@ -216,3 +225,21 @@ async def test_who_stops_ends_what_is_on_its_way_and_begins_nothing_more(world: 
     assert (first.acked, late.acked) == (True, False)
     assert world.answered() == [(0, [b"a"])]
     assert not world.app.crashed
+
+
+@pytest.mark.parametrize("atomic", [True, False], ids=["a transaction", "published at once"])
+@pytest.mark.parametrize("what", [b"bug", b"refused"])
+async def test_what_was_taken_and_not_published_is_never_saved(atomic: bool, what: bytes) -> None:
+    world = await World(atomic=atomic).open()
+    world.ends.set()
+    world.logs[0].fails = what == b"refused"
+    chunk = Chunk(0, b"a", what)
+    with contextlib.suppress(ConnectionError, ZeroDivisionError):
+        await world.ownership.take(chunk)
+    await world.settle()
+    saved = len(world.begun)
+    world.logs[0].fails = False
+    # As a worker does that has crashed.
+    await world.ownership.stop()
+    assert world.begun[saved:] == []
+    assert not chunk.acked
