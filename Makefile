@@ -41,8 +41,8 @@ OTHERS := $(filter-out tests/integration,$(patsubst %/,%,$(dir $(wildcard tests/
 test: check ## All checks, then all tests (against Apache Kafka where Java 17 and Maven are present)
 ifeq ($(strip $(ARGS)),)
 	@mkdir -p build
-	@$(BIN)/python -c 'from detectors import compile_kernels; from streams.policy import find_policy, read_policy; \
-		compile_kernels(read_policy(find_policy(None)).for_detectors)'
+	@$(BIN)/python -c 'from streams.compiling import compile_kernels; from streams.policy import find_policy, read_policy; \
+		compile_kernels(read_policy(find_policy(None)))'
 	@$(BIN)/python -m pytest $(sort $(OTHERS)) $(BESIDE) > build/tests.log 2>&1 & others=$$!; \
 		trap 'kill $$others 2>/dev/null' EXIT INT TERM; \
 		$(BIN)/python -m pytest tests/integration $(BESIDE:%=--ignore=%); integration=$$?; \

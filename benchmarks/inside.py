@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from benchmarks.cluster import ROOT, resident
 from benchmarks.figures import Figure
 from benchmarks.traffic import drawn, events
-from detectors import DETECTORS, Config, Partition, compile_kernels
+from detectors import DETECTORS, Config, Partition
 from schemas.batch import to_batch
 from schemas.directory import Directory
 from schemas.usage import decode_usage
+from streams.compiling import compile_kernels
 from streams.policy import find_policy, read_policy
 
 _START = 1_772_400_000_000
@@ -61,8 +62,9 @@ def _run(size: int, count: int) -> dict[str, float]:
 
 def main() -> None:
     size, count = int(sys.argv[1]), int(sys.argv[2])
-    policy = read_policy(find_policy()).for_detectors
-    compile_kernels(policy)
+    loaded = read_policy(find_policy())
+    compile_kernels(loaded)
+    policy = loaded.for_detectors
     # As a worker does.
     gc.freeze()
     gc.set_threshold(50_000, 20, 1000)

@@ -1,7 +1,6 @@
 """One partition's detection: usage events in, findings and tenants' sums out."""
 
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +19,8 @@ from schemas.batch import Batch, Flags, Ints, to_batch
 from schemas.directory import Directory
 from schemas.finding import Cause, Evidence, Finding, TenantBucket
 from schemas.piece import Checkpoint
-from schemas.times import EPOCH, format_millis
-from schemas.usage import UsageData, UsageEvent
+from schemas.times import format_millis
+from schemas.usage import UsageEvent
 
 _FREE_EVERY = 3_600_000
 """Milliseconds of event time."""
@@ -231,14 +230,3 @@ class Partition:
 
 def _standing_in(event: UsageEvent) -> Standing:
     return Standing(event.data.workload, event.data.credential_id, event.data.identity_trust)
-
-
-def compile_kernels(config: Config) -> None:
-    """Runs every kernel once, so that none is compiled while records wait. Seconds where there is no cache yet."""
-    # So many events that the tables grow, and so far apart that buckets close.
-    data = UsageData(model="m", status=200, session_id="s", fingerprint="f", country="DE", asn=1, input_tokens=1)
-    events = [UsageEvent(str(n), "s", "i", EPOCH + timedelta(seconds=n), data) for n in range(4096)]
-    partition = Partition(0, config, Directory())
-    partition.take(to_batch(events, range(len(events)), [0] * len(events)))
-    Partition(0, config, Directory()).restore(partition.checkpoint().pieces)
-    partition.close()

@@ -4,6 +4,7 @@ import random
 import signal
 import time
 from collections import Counter
+from functools import partial
 
 from oracle import Undisturbed, read
 from schemas.topics import AUDIT, SIGNALS, STATE_DECIDE, STATE_DETECT, TOPICS, USAGE
@@ -50,10 +51,11 @@ def ordered(road: Road) -> set[str]:
     return {order.command.action for records in read(road, AUDIT) for order in Undisturbed(road).published(records)}
 
 
-def settle(road: Road) -> None:
+def settle(road: Road, *, supervised: bool = False) -> None:
     """Waits until the workers have taken in what is published by now, then kills them; returns when nothing is pending
-    of what they wrote: a transaction that is left open hides what others have written behind it."""
-    wait_read(road)
+    of what they wrote: a transaction that is left open hides what others have written behind it. Where `supervised`,
+    those that end by themselves meanwhile are started again."""
+    wait_read(road, supervised=supervised)
     for worker in list(road.workers):
         road.stop(worker, signal.SIGKILL)
     for topic in TOPICS:
@@ -64,14 +66,20 @@ def _is_stable(road: Road, topic: str) -> bool:
     return road.ends(topic, committed=True) == road.ends(topic, committed=False)
 
 
-def wait_read(road: Road) -> None:
+def wait_read(road: Road, *, supervised: bool = False) -> None:
     """Waits until the workers have saved that they have read what is published by now."""
+
+    def covers(app: str, topic: str, ends: dict[int, int]) -> bool:
+        if supervised:
+            road.supervise()
+        return _covers(road, app, topic, ends)
+
     for app, topic in (("detect", USAGE), ("decide", SIGNALS)):
         if app not in {worker.app for worker in road.workers}:
             continue
         # Behind the last record; the topic's own end may be behind the mark of a transaction.
         ends = {message.partition(): message.offset() + 1 for message in road.read(topic)}
-        wait_until(lambda app=app, topic=topic, ends=ends: _covers(road, app, topic, ends), f"{app} has read all", road)
+        wait_until(partial(covers, app, topic, ends), f"{app} has read all", road)
 
 
 def _covers(road: Road, app: str, topic: str, ends: dict[int, int]) -> bool:

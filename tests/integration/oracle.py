@@ -29,7 +29,7 @@ from schemas.heartbeat import is_heartbeat
 from schemas.times import parse_millis
 from schemas.topics import AUDIT, DEAD_LETTERS, INCIDENTS, KILLSWITCH, SIGNALS, USAGE
 from sinks.killswitch import Verifier
-from streams.detect import Detection
+from streams.detection import Detection
 from streams.fetched import Chunk
 from streams.policy import Loaded, find_policy, read_policy
 from workers import PARTITIONS, UNCAPPED, Road

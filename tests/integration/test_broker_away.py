@@ -58,7 +58,7 @@ def at_work(road: Road, seed: int) -> Iterator[list[Worker]]:
         time.sleep(3.0)
         yield workers
         supervised(road, 8.0)
-    settle(road)
+    settle(road, supervised=True)
     assert check(road)
 
 

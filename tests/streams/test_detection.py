@@ -12,7 +12,7 @@ from faust.types import TP
 from schemas.directory import Directory
 from schemas.finding import Tick, encode
 from schemas.times import format_millis
-from streams.detect import Detection
+from streams.detection import Detection
 from streams.fetched import Chunk
 from streams.policy import read_policy
 
@@ -102,7 +102,7 @@ def test_a_restored_partition_that_stays_idle_gets_its_tick(
     detection: Detection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("streams.detect.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("streams.detection.time.monotonic", lambda: now[0])
     detection.take(AT, chunk(*[record(n, event(n)) for n in range(5)]))
     again = Detection(read_policy(Path(__file__).parents[2] / "policy.toml"), Directory())
     again.go_on(2, again.restored(2, detection.checkpoint(2).pieces), detection.offsets(2))
@@ -127,7 +127,7 @@ def test_an_idle_partition_gets_one_tick_when_its_bucket_is_due(
     detection: Detection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("streams.detect.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("streams.detection.time.monotonic", lambda: now[0])
     detection.take(AT, chunk(*[record(n, event(n), START + 4_000) for n in range(5)]))
     ticks, closed = [], []
     for second in range(1, 60):
@@ -142,7 +142,7 @@ def test_an_idle_partition_gets_one_tick_when_its_bucket_is_due(
 
 def test_a_tick_does_not_follow_one_clock_that_is_ahead(detection: Detection, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("streams.detect.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("streams.detection.time.monotonic", lambda: now[0])
     ahead = [record(n, event(n), START + 4_000) for n in range(4)] + [record(4, event(240), START + 4_000)]
     detection.take(AT, chunk(*ahead))
     now[0] += 10.0
