@@ -3,9 +3,13 @@
 Claimed: of every usage event that the broker took, what follows is published at least once, and nothing else is; the
 commands are those that undisturbed workers would have issued on the same signals. Told to stop, a worker does not wait
 for a broker that is gone.
+
+`TRIPSWITCH_CHAOS_SEED` sets the seed (else it is random, and in the test's name).
 """
 
 import contextlib
+import os
+import random
 import shutil
 import signal
 import subprocess
@@ -21,6 +25,8 @@ from kafka_node import QUICK_RETURN, KafkaNode
 from oracle import check
 from traffic import Traffic
 from workers import Road, Worker, quick_road, wait_until
+
+SEED = int(os.environ.get("TRIPSWITCH_CHAOS_SEED", random.randrange(1_000_000)))
 
 
 @contextmanager
@@ -50,12 +56,14 @@ def fill(disk: Path) -> Path:
 
 
 @contextmanager
-def at_work(road: Road, seed: int) -> Iterator[list[Worker]]:
-    """Workers under traffic to be disturbed; asserts afterwards that they come back and miss nothing."""
+def at_work(road: Road, seed: int, undisturbed: float = 3.0) -> Iterator[list[Worker]]:
+    """Workers under traffic to be disturbed, so many seconds after they have their state, or at once where that is 0;
+    asserts afterwards that they come back and miss nothing."""
     workers = [road.start("detect", "a"), road.start("decide", "a")]
     with Traffic(road.bootstrap, seed):
-        wait_restored(road, *workers)
-        time.sleep(3.0)
+        if undisturbed:
+            wait_restored(road, *workers)
+            time.sleep(undisturbed)
         yield workers
         supervised(road, 8.0)
     settle(road, supervised=True)
@@ -70,12 +78,16 @@ def supervised(road: Road, seconds: float) -> None:
         time.sleep(0.2)
 
 
-def test_workers_outlive_a_broker_that_is_killed(kafka_node: KafkaNode, tmp_path: Path) -> None:
-    with quick_road(kafka_node.bootstrap, tmp_path) as road, at_work(road, 1):
-        kafka_node.kill9()
-        # Long enough for the clients to notice.
-        time.sleep(5.0)
-        kafka_node.start()
+@pytest.mark.parametrize("seed", [SEED])
+def test_workers_outlive_a_broker_that_is_killed(kafka_node: KafkaNode, tmp_path: Path, seed: int) -> None:
+    """At any moment, first while they start or take in the first records; for shorter and longer than clients wait."""
+    chance = random.Random(seed)
+    with quick_road(kafka_node.bootstrap, tmp_path) as road, at_work(road, seed, undisturbed=0.0):
+        for _ in range(3):
+            supervised(road, chance.uniform(0.0, 9.0))
+            kafka_node.kill9()
+            supervised(road, chance.uniform(0.0, 6.0))
+            kafka_node.start()
 
 
 def test_workers_that_are_told_to_stop_do_so_without_a_broker(kafka_node: KafkaNode, tmp_path: Path) -> None:
