@@ -1,7 +1,9 @@
 """Compiling all kernels before there is work."""
 
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from threading import Timer
 
 import msgspec
 from faust.types import TP
@@ -17,6 +19,8 @@ from streams.fetched import Chunk, Fetched
 from streams.policy import Loaded
 from streams.transport import CHUNK
 
+_SAID_AFTER_S = 4.0
+_SAID = "detect: compiles the detectors, a minute or two; once on this machine and for each version\n"
 _PLACE = TP(USAGE, 0)
 _KNOWN = Directory({"i": Entry(models=["m"], quotas=[Quota("day", usd=1.0)])})
 
@@ -24,8 +28,18 @@ _KNOWN = Directory({"i": Entry(models=["m"], quotas=[Quota("day", usd=1.0)])})
 def compile_kernels(policy: Loaded) -> None:
     """Has made-up records detected, so that no kernel is compiled while records wait, and the group for a heartbeat.
 
-    A minute or two where nothing is kept of an earlier time, else a second.
+    A second; where no machine code is kept of an earlier time a minute or two, and stderr is told so.
     """
+    telling = Timer(_SAID_AFTER_S, sys.stderr.write, [_SAID])
+    telling.daemon = True
+    telling.start()
+    try:
+        _detect(policy)
+    finally:
+        telling.cancel()
+
+
+def _detect(policy: Loaded) -> None:
     # So many that the tables grow, and so far apart that buckets close.
     values = [msgspec.json.encode(_event(n)) for n in range(2 * CHUNK)]
     detection = Detection(policy, _KNOWN)

@@ -6,9 +6,11 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 from faust.types import TP
 from made_traffic import DIRECTORY
 from numba.core.dispatcher import Dispatcher
@@ -33,6 +35,21 @@ def test_no_kernel_is_compiled_while_records_wait() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_who_waits_for_it_is_told(
+    slow: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compiles(_: object) -> None:
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer) and slow:
+                thread.join()
+
+    monkeypatch.setattr("streams.compiling._SAID_AFTER_S", 0.0 if slow else 600.0)
+    monkeypatch.setattr("streams.compiling._detect", compiles)
+    compile_kernels(read_policy(find_policy(None)))
+    assert ("compiles the detectors" in capsys.readouterr().err) is slow
 
 
 def _compiled() -> dict[str, list[Any]]:
