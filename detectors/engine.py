@@ -20,7 +20,7 @@ from schemas.directory import Directory
 from schemas.finding import Cause, Evidence, Finding, TenantBucket
 from schemas.piece import Checkpoint
 from schemas.times import format_millis
-from schemas.usage import UsageEvent
+from schemas.usage import CLAIMED, UsageEvent
 
 _FREE_EVERY = 3_600_000
 """Milliseconds of event time."""
@@ -130,9 +130,9 @@ class Partition:
         """
         self._free_at = self._saved.restore(pieces)
 
-    def state_of(self, tenant: str, identity: str) -> dict[str, np.void]:
-        """A copy of an identity's row in each component, by its name; nothing where the identity is not known."""
-        row = self._identities.row_of(tenant, identity)
+    def state_of(self, finding: Finding) -> dict[str, np.void]:
+        """A copy of the row of a finding's identity in each component, by its name; nothing where it is not known."""
+        row = self._identities.row_of((finding.tenant, finding.identity, finding.evidence.claimed))
         if row is None:
             return {}
         for detector in self._detectors:
@@ -168,7 +168,7 @@ class Partition:
         return [Told(order[0], signal) for order, signal in told]
 
     def _finding(self, view: View, detector: Detector, raised: Raised, now: int) -> Finding:
-        tenant, identity = self._identities.name(raised.row)
+        tenant, identity, claimed = self._identities.name(raised.row)
         standing = self._standing(view, raised)
         cause = None
         if raised.closing < 0:
@@ -178,7 +178,7 @@ class Partition:
             first = int(view.velocities.first[raised.at])
         else:
             first = int(view.closings.first[raised.closing])
-            told_by = str(int(view.closings.end[raised.closing]))
+            told_by = str(int(view.closings.end[raised.closing])) + ("\0" + CLAIMED if claimed else "")
         offset = int(view.batch.offset[raised.at]) if raised.at < len(view.batch) else -1
         return Finding(
             finding_id="f-" + xxh3_64_hexdigest(f"{detector.name}\0{tenant}\0{identity}\0{told_by}".encode()),
@@ -209,7 +209,7 @@ class Partition:
                 workload=standing.workload or self._identities.class_of(raised.row),
                 credential_id=standing.credential_id,
                 session_id=view.batch.events[raised.at].data.session_id if raised.session else None,
-                identity_trust=standing.identity_trust,
+                identity_trust=CLAIMED if claimed else standing.identity_trust,
                 shared=raised.shared,
                 details=raised.details,
             ),

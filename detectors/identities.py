@@ -16,6 +16,7 @@ from detectors.memory import grown
 from schemas.batch import TRUSTS, WORKLOADS, Batch, Codes, Flags, Hashes, Ints
 from schemas.directory import Directory
 from schemas.events import Caller
+from schemas.usage import CLAIMED
 
 _ROW = np.dtype(
     [
@@ -68,23 +69,29 @@ class Standing(NamedTuple):
 
 
 class Names(Struct, array_like=True):
-    """What of some identities is no number, by column: their rows (int64), their names (both None: the row is free)
-    and their credentials."""
+    """What of some identities is no number, by column: their rows (int64), their names (both None: the row is free),
+    whether those are claimed, and their credentials."""
 
     rows: bytes
     tenants: list[str | None]
     subjects: list[str | None]
+    claimed: list[bool]
     credentials: list[str | None]
 
 
+Name = tuple[str, str, bool]
+"""Tenant, subject, and whether the callers merely claim to be that one. Those are an identity of their own: what they
+do is neither the subject's habit nor its fault."""
+
+
 class Identities:
-    """(tenant, subject) to row numbers, dense from 0; the rows of identities that were freed are given out again."""
+    """Names to row numbers, dense from 0; the rows of identities that were freed are given out again."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._rows: dict[tuple[str, str], int] = {}
+        self._rows: dict[Name, int] = {}
         self._index = Index()
-        self._names: list[tuple[str, str] | None] = []
+        self._names: list[Name | None] = []
         self._credentials: list[str | None] = []
         self._free: list[int] = []
         self.tenants: list[str] = []
@@ -102,8 +109,8 @@ class Identities:
         """How many identities there are: rows that are not free."""
         return len(self._names) - len(self._free)
 
-    def name(self, row: int) -> tuple[str, str]:
-        """The (tenant, subject) of a row that is not free."""
+    def name(self, row: int) -> Name:
+        """The name of a row that is not free."""
         name = self._names[row]
         if name is None:
             raise LookupError(f"row {row} is free")
@@ -114,7 +121,7 @@ class Identities:
         rows = self._index.find(batch.identity)
         unknown = np.flatnonzero(rows < 0)
         if len(unknown):
-            rows[unknown] = self._admit(batch.events.callers(unknown.tolist()))
+            rows[unknown] = self._admit(batch.events.callers(unknown.tolist()), batch.claimed[unknown].tolist())
             self._index.add(batch.identity[unknown], rows[unknown])
         return rows
 
@@ -147,9 +154,9 @@ class Identities:
         assigned = int(self._columns.array["assigned"][row])
         return WORKLOADS[assigned - 1] if assigned else None
 
-    def row_of(self, tenant: str, subject: str) -> int | None:
+    def row_of(self, name: Name) -> int | None:
         """An identity's row; None where it is not known."""
-        return self._rows.get((tenant, subject))
+        return self._rows.get(name)
 
     def standing(self, row: int) -> Standing:
         """What the row's last event that was evidence said."""
@@ -196,9 +203,14 @@ class Identities:
     def named(self, rows: Ints) -> Names:
         """The names of `rows`."""
         numbers = rows.tolist()
-        names = [self._names[row] or (None, None) for row in numbers]
-        tenants, subjects = ([name[part] for name in names] for part in (0, 1))
-        return Names(rows.tobytes(), tenants, subjects, [self._credentials[row] for row in numbers])
+        names = [self._names[row] for row in numbers]
+        return Names(
+            rows.tobytes(),
+            [name and name[0] for name in names],
+            [name and name[1] for name in names],
+            [bool(name and name[2]) for name in names],
+            [self._credentials[row] for row in numbers],
+        )
 
     def adopt(self, names: Names) -> None:
         """Takes saved names in; a later one of a row replaces it. `adopted` ends it."""
@@ -206,9 +218,9 @@ class Identities:
         more = int(rows.max(initial=-1)) + 1 - len(self._names)
         self._names += [None] * more
         self._credentials += [None] * more
-        columns = zip(rows.tolist(), names.tenants, names.subjects, names.credentials, strict=True)
-        for row, tenant, subject, credential in columns:
-            self._names[row] = None if tenant is None or subject is None else (intern(tenant), subject)
+        columns = zip(rows.tolist(), names.tenants, names.subjects, names.claimed, names.credentials, strict=True)
+        for row, tenant, subject, claimed, credential in columns:
+            self._names[row] = None if tenant is None or subject is None else (intern(tenant), subject, claimed)
             self._credentials[row] = credential
 
     def adopted(self) -> None:
@@ -222,13 +234,13 @@ class Identities:
         """What of an identity is a number."""
         return self._columns
 
-    def _admit(self, callers: Iterable[Caller]) -> list[int]:
+    def _admit(self, callers: Iterable[Caller], claimed: Iterable[bool]) -> list[int]:
         """The rows of callers, of whom some are new."""
         known, names, free, tenant_of = self._rows, self._names, self._free, self._directory.tenant_of
         rows, new = [], []
-        for tenant, subject in callers:
+        for (tenant, subject), claims in zip(callers, claimed, strict=True):
             # One text for all of a tenant's identities.
-            name = (intern(tenant or tenant_of(subject)), subject)
+            name = (intern(tenant or tenant_of(subject)), subject, claims)
             # The same identity with and without its tenant named is one row.
             row = known.get(name)
             if row is None:
@@ -253,19 +265,24 @@ class Identities:
         columns = self._columns.reach(len(self._names))
         names = [self.name(row) for row in rows]
         numbers = self._tenant_numbers
-        for tenant, _ in names:
+        for tenant, _, _ in names:
             if tenant not in numbers:
                 numbers[tenant] = len(numbers)
                 self.tenants.append(tenant)
         which = np.asarray(rows)
         columns["tiebreak"][which] = (
-            np.array([xxh3_64_intdigest("\0".join(name).encode()) for name in names], np.uint64) >> 1
+            np.array([xxh3_64_intdigest(_text(name).encode()) for name in names], np.uint64) >> 1
         )
-        columns["tenant"][which] = [numbers[tenant] for tenant, _ in names]
-        columns["assigned"][which] = [self._assigned(*name) for name in names]
+        columns["tenant"][which] = [numbers[tenant] for tenant, _, _ in names]
+        columns["assigned"][which] = [self._assigned(tenant, subject) for tenant, subject, _ in names]
 
     def _assigned(self, tenant: str, subject: str) -> int:
         entry = self._directory.identities.get(subject)
         if entry is None or entry.tenant not in (None, tenant) or entry.workload not in WORKLOADS:
             return 0
         return WORKLOADS.index(entry.workload) + 1
+
+
+def _text(name: Name) -> str:
+    tenant, subject, claimed = name
+    return "\0".join((tenant, subject, CLAIMED) if claimed else (tenant, subject))

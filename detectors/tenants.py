@@ -67,8 +67,9 @@ class TenantSums:
         """By (end, tenant): each identity's calls that were refused on our word."""
         out: dict[tuple[int, str], dict[str, int]] = {}
         for k in np.flatnonzero(closings.denied).tolist():
-            tenant, identity = self._identities.name(int(closings.row[k]))
-            out.setdefault((int(closings.end[k]), tenant), {})[identity] = int(closings.denied[k])
+            tenant, identity, _ = self._identities.name(int(closings.row[k]))
+            of = out.setdefault((int(closings.end[k]), tenant), {})
+            of[identity] = of.get(identity, 0) + int(closings.denied[k])
         return out
 
 

@@ -62,7 +62,7 @@ def account(
             within = int(config.response.common_minutes * 60_000)
             common = is_common(shown, one, when, within, config.response.common_identities)
             counts = damped(one) if common else one
-            if one.identity == finding.identity:
+            if (one.identity, one.evidence.claimed) == (finding.identity, finding.evidence.claimed):
                 standing.add(counts)
         if one is not finding and any(brought_by(one, command) for command in thefts):
             standing = Standing(config.risk)

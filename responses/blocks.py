@@ -240,7 +240,7 @@ class Blocks:
         # A block that may yet be renewed is looked at once more at its expiry itself.
         for due, expires in ((due, due + int(response.renew_seconds * 1000)) for due in upcoming):
             self._cases.look_again(case, due if due > now else expires)
-        quiet_since = max(case.found_at, case.denied_at)
+        quiet_since = max(case.found_at, case.claimed_at, case.denied_at)
         if case.incident is not None and not upcoming and now - quiet_since >= self.quiet:
             closed = case.close(now)
             out += [closed] if closed else []

@@ -54,12 +54,16 @@ class Case:
         self.tenant = tenant
         self.identity = identity
         self.risk = Standing(config.risk)
+        self.claims = Standing(config.risk)
+        """What those did who merely claim to be this identity: it is told, and never held against its owner."""
         self.blocks: dict[tuple[Scope, str], InForce] = {}
         self.block_starts: list[int] = []
         self.denied_at = 0
         self.cleared_at = 0
         """When a person last gave access back."""
         self.found_at = 0
+        self.claimed_at = 0
+        """`found_at` tells of the identity itself, this of who claims to be it."""
         self.findings: dict[Kind, Finding] = {}
         """The strongest finding of each kind in the open incident."""
         self.incident: Incident | None = None
@@ -75,22 +79,27 @@ class Case:
     def note(self, finding: Finding, config: Config) -> Incident | None:
         """Adds a finding; returns the incident it opens or updates, None while the risk is too small."""
         moment = parse_millis(finding.time)
-        if self.incident is None and not self.risk.total(moment):
+        standing = self.claims if finding.evidence.claimed else self.risk
+        if self.incident is None and not (self.risk.total(moment) or self.claims.total(moment)):
             # What has faded counts no more: it is no part of the next incident.
             self.findings.clear()
         if not self.answered(finding, moment):
-            self.risk.add(finding)
-        silent = moment - self.found_at if self.found_at else 0
-        self.found_at = moment
+            standing.add(finding)
+        last = max(self.found_at, self.claimed_at)
+        silent = moment - last if last else 0
+        if finding.evidence.claimed:
+            self.claimed_at = moment
+        else:
+            self.found_at = moment
         worse = finding.kind not in self.findings or _weight(finding) > max(map(_weight, self.findings.values()))
         held = self.findings.get(finding.kind)
         if held is None or _weight(finding) >= _weight(held):
             self.findings[finding.kind] = finding
-        risk = self.risk.total(moment)
+        risk = standing.total(moment)
         old = self.incident
         together = moment - int(config.response.together_minutes * 60_000)
         # What only reminds opens nothing, though what it reminds of once did.
-        if old is None and (finding.severity == "info" or self.risk.since(together).total(moment) < config.risk.open):
+        if old is None and (finding.severity == "info" or standing.since(together).total(moment) < config.risk.open):
             return None
         ranked = sorted(self.findings.values(), key=_weight, reverse=True)
         graver = worse and _SEVERITIES.index(finding.severity) >= _SEVERITIES.index("medium")
@@ -123,7 +132,7 @@ class Case:
         """A person gave access back: what was held against the identity counts no more."""
         self.cleared_at = moment
         self.block_starts.clear()
-        self.risk = Standing(config.risk)
+        self.risk, self.claims = Standing(config.risk), Standing(config.risk)
 
     def answered(self, finding: Finding, moment: int) -> bool:
         """Whether what the finding speaks of reaches back to before a person gave access back, or to before another
@@ -176,7 +185,7 @@ class Case:
         whichever was later. If not, `next_farewell` says when to ask again."""
         # An open incident always waits for a look.
         held = self.blocks or self.next_look is not None
-        last = now if held else max(self.touched, self.risk.faded())
+        last = now if held else max(self.touched, self.risk.faded(), self.claims.faded())
         self.next_farewell = last + (_FORGET_AFTER if self.identity else _FORGET_TENANT_AFTER)
         return self.next_farewell <= now
 

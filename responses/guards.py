@@ -11,7 +11,7 @@ def forbidden(finding: Finding, directory: Directory, response: Response, arrive
     entry = directory.identities.get(finding.identity)
     if entry is not None and entry.protected and entry.tenant in (None, finding.tenant):
         return "the directory protects this identity"
-    if finding.evidence.identity_trust == "request_body":
+    if finding.evidence.claimed:
         return "the caller chose this name itself: its owner is not to blame"
     if arrived and arrived - parse_millis(finding.time) > response.backlog_seconds * 1000:
         return "found behind a backlog"

@@ -82,11 +82,13 @@ class SavedCase(Struct, omit_defaults=True):
     touched: int
     next_farewell: int
     risk: list[tuple[Family, float, int]] = []
+    claims: list[tuple[Family, float, int]] = []
     blocks: list[InForce] = []
     block_starts: list[int] = []
     denied_at: int = 0
     cleared_at: int = 0
     found_at: int = 0
+    claimed_at: int = 0
     findings: list[Finding] = []
     incident: Incident | None = None
     incident_id: str | None = None
@@ -126,11 +128,13 @@ def save_case(case: Case) -> SavedCase:
         touched=case.touched,
         next_farewell=case.next_farewell,
         risk=case.risk.held,
+        claims=case.claims.held,
         blocks=list(case.blocks.values()),
         block_starts=case.block_starts,
         denied_at=case.denied_at,
         cleared_at=case.cleared_at,
         found_at=case.found_at,
+        claimed_at=case.claimed_at,
         findings=list(case.findings.values()),
         incident=case.incident,
         incident_id=case.incident_id,
@@ -145,6 +149,7 @@ def load_case(saved: SavedCase, config: Config) -> Case:
     case.touched = saved.touched
     case.next_farewell = saved.next_farewell
     case.risk = Standing(config.risk, saved.risk)
+    case.claims = Standing(config.risk, saved.claims)
     # Who was blocked in the shadow never was, once the policy says to enforce: the next finding has its answer.
     shadow = config.response.mode == "shadow"
     case.blocks = {(block.scope, block.subject): block for block in saved.blocks if shadow or not block.shadow}
@@ -152,6 +157,7 @@ def load_case(saved: SavedCase, config: Config) -> Case:
     case.denied_at = saved.denied_at
     case.cleared_at = saved.cleared_at
     case.found_at = saved.found_at
+    case.claimed_at = saved.claimed_at
     case.findings = {finding.kind: finding for finding in saved.findings}
     case.incident = saved.incident
     case.incident_id = saved.incident_id

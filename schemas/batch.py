@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from schemas.columns import name_hash
 from schemas.events import Decoded, Events
-from schemas.usage import DENIED, UsageEvent
+from schemas.usage import CLAIMED, DENIED, UsageEvent
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -18,7 +18,8 @@ Flags = NDArray[np.bool_]
 Codes = NDArray[np.int8]
 
 WORKLOADS = ("interactive", "batch", "agent")
-TRUSTS = (None, "authenticated", "mapped_header", "request_body")
+TRUSTS = (None, "authenticated", "mapped_header", CLAIMED)
+_STRANGER = np.uint64(0x9E3779B97F4A7C15)
 _CUT = 499
 """The status of a call that its caller closed before the answer was complete, as nginx names it."""
 
@@ -27,7 +28,8 @@ class Batch(Struct, frozen=True):
     """Columns of length n. Hashes are 64 bits of XXH3, the same in every process; 0 where the field is absent.
 
     `time` is the end of the call and `arrived` the broker's timestamp (0: unknown, as in a file), both in ms since
-    1970. `identity` is of the tenant and the subject as the event names them, never 0. `input` is tokens, NaN where
+    1970. `identity` is of the tenant and the subject as the event names them, and another one where the call is
+    `claimed`: its caller chose the name, and its owner must not be blamed for what it did. `input` is tokens, NaN where
     unknown, `output` likewise; `tokens` the known sum of both ways; `cost` is USD, 0 where unknown. `status` is HTTP's.
     `unmetered` is a call that was served, or cut off by its caller, and whose usage is unknown.
     `latitude`, `longitude` (degrees), `accuracy` (km) are NaN and `asn` -1 where unknown. `declared` indexes
@@ -62,6 +64,7 @@ class Batch(Struct, frozen=True):
     workload: Codes
     declared: Codes
     trust: Codes
+    claimed: Flags
     status: Ints
     retry: Flags
     failed: Flags
@@ -103,6 +106,7 @@ def to_batch(events: Sequence[UsageEvent], offsets: ArrayLike, arrived: ArrayLik
     status, given_in, given_out = number("status").astype(np.int64), number("input_tokens"), number("output_tokens")
     declared, denied = _codes(name("workload"), WORKLOADS), name("error") == name_hash(DENIED)
     retry, missing = number("attempt") > 0, number("usage_missing") == 1
+    claimed = name("identity_trust") == name_hash(CLAIMED)
     return Batch(
         events=events,
         offset=np.asarray(offsets, np.int64),
@@ -110,7 +114,7 @@ def to_batch(events: Sequence[UsageEvent], offsets: ArrayLike, arrived: ArrayLik
         arrived=np.asarray(arrived, np.int64),
         unique=fields.unique,
         source=name("source"),
-        identity=fields.identity,
+        identity=np.where(claimed, fields.identity ^ _STRANGER, fields.identity),
         credential=name("credential_id"),
         session=name("session_id"),
         fingerprint=name("fingerprint"),
@@ -130,6 +134,7 @@ def to_batch(events: Sequence[UsageEvent], offsets: ArrayLike, arrived: ArrayLik
         workload=np.maximum(declared, 0),
         declared=declared,
         trust=_codes(name("identity_trust"), TRUSTS),
+        claimed=claimed,
         status=status,
         retry=retry,
         failed=status >= HTTPStatus.BAD_REQUEST,

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas.decoding import decode
+from schemas.usage import CLAIMED
 
 Kind = Literal[
     "spike", "tenant_spike", "drift", "loop", "geo_shift", "shared_credential",
@@ -48,6 +49,11 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
     identity_trust: str | None = None
     shared: str | None = None
     details: dict[str, str | float | int] = {}
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the caller merely says that it is this identity: its owner is not to blame."""
+        return self.identity_trust == CLAIMED
 
 
 class Finding(Struct, frozen=True, tag_field="type", tag="llm.finding.v1"):

@@ -14,6 +14,9 @@ MAX_LINE = 1 << 20
 DENIED = "tripswitch_denied"
 """`data.error` of a call that a gateway refused on our word."""
 
+CLAIMED = "request_body"
+"""`data.identity_trust` of a call whose caller chose the subject itself."""
+
 # Greater counts than this are wrong, not large: they would not survive a double.
 _MOST = 1 << 53
 # What ClickHouse can store as a time.

@@ -85,12 +85,12 @@ def compute_again(
         if item.event is None:
             take()
             if target == _AT_THE_END and finding.finding_id not in found:
-                before = _readable(partition.state_of(finding.tenant, finding.identity))
+                before = _readable(partition.state_of(finding))
             note(partition.close() if item.moment is None else partition.idle_until(item.moment))
         else:
             if item.offset == target:
                 take()
-                before = _readable(partition.state_of(finding.tenant, finding.identity))
+                before = _readable(partition.state_of(finding))
             held.append(item)
             if item.offset >= first and (item.offset <= target or target == _AT_THE_END):
                 seen.add(item.offset, item.event)

@@ -48,6 +48,30 @@ def test_a_name_that_the_caller_chose_is_no_reason_to_block_its_owner(story: Beg
     assert s.incidents
 
 
+def test_what_those_do_who_choose_a_name_is_not_held_against_its_owner(story: Begin) -> None:
+    s = story()
+    for at in range(0, 300, 30):
+        s.find(at, "spike", "critical", identity_trust="request_body")
+        s.find(at + 1, "geo_shift", "high", identity_trust="request_body")
+    assert s.incident.severity == "critical"
+    # Enough to open an incident, and to block where another family had been found of the owner itself.
+    s.find(301, "shared_credential", "high")
+    assert not s.commands
+    s.find(302, "geo_shift", "high")
+    s.find(303, "spike", "critical")
+    assert s.commands
+
+
+def test_what_they_do_renews_no_block_of_the_owner(story: Begin) -> None:
+    s = story()
+    s.extreme(0)
+    for at in range(60, 3600, 60):
+        s.find(at, "spike", "critical", identity_trust="request_body")
+    s.until(3600)
+    assert [action for action, _, _ in s.brief] == ["throttle", "restore"]
+    assert s.incident.state == "open"
+
+
 @pytest.mark.parametrize("trust", ["authenticated", "mapped_header", None])
 def test_other_names_are(story: Begin, trust: str | None) -> None:
     s = story()

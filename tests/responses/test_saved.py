@@ -101,7 +101,10 @@ def answer(decider: Decider, arriving: Any) -> list[bytes]:
 
 def known(decider: Decider) -> str:
     """All that a decider's answers hang on."""
-    cases = [{**vars(case), "risk": case.risk.held} for _, case in sorted(decider._cases._held.items())]
+    cases = [
+        {**vars(case), "risk": case.risk.held, "claims": case.claims.held}
+        for _, case in sorted(decider._cases._held.items())
+    ]
     moments = (decider.now, decider.due, sorted(decider._cases._farewells))
     others = (
         decider.blocks.epochs.held,
@@ -303,7 +306,7 @@ FORMATS = {
     "decide.waiting 1": "b6b4be0cadc3b56b",
     "decide.approval 1": "76830020343679b1",
     "decide.gone 1": "87c4c260f258346c",
-    "decide.case 1": "50e74d64798ed312",
+    "decide.case 1": "8d4b11eaa9bf4d23",
     "decide.ids 1": "01780452a2ae8c95",
 }
 
