@@ -69,7 +69,8 @@ class Loop(Detector):
         cycle of up to six or one alone, at a size within `size_tolerance` and in the same order. A new prompt takes
         back seven eighths of what was counted; where no session is named, two repeats: it may be another's. *Alike*:
         an agent's calls, the same by tool and size, where prompts have no fingerprint; or another each time, which is
-        weak evidence. Where no session is named either, plenty of them are grave, and block with a second family.
+        weak evidence, and an alert when a session has plenty of them. Where no session is named and no fingerprint
+        either, plenty of them are grave, and block with a second family.
         *Growth*: the input grows step after step by the same amount (`growth_wobble` on average, half as much again in
         a run twice as long); uneven steps and others' calls take it back. *Spawn*: an agent's new sessions in an hour,
         far above those of any hour before.

@@ -337,11 +337,11 @@ def judge(rows: State, calls: Calls, limits: Limits, told: Told) -> int:
                 hurried = row.gap[k] * TICK <= limits.pace
                 if factor > 0 and hurried and row.alike[k] >= limits.alike * factor:
                     how, value, extra, since = ALIKE, float(row.alike[k]), seconds, first
+                    plenty = row.alike[k] >= limits.block_alike * factor
+                    blocks = plenty and unknown and named
                     # Prompts that differ may be the items of a job, whose sizes are alike by nature.
-                    plenty = unknown and row.alike[k] >= limits.block_alike * factor
-                    blocks = plenty and named
-                    gravity = HIGH if plenty else MEDIUM if unknown else LOW
-                    level = 2 if plenty else 1
+                    gravity = LOW + int(unknown) + int(plenty and (unknown or named))
+                    level = 2 if plenty and unknown else 1
             # The longer the run, the less even it need be.
             wobble = limits.wobble * (1.5 if row.grown[k] >= 2 * limits.steps else 1.0)
             if level < 2 and grew and row.grown[k] >= limits.steps and row.wobble[k] <= wobble:

@@ -76,7 +76,19 @@ def test_calls_alike_whose_prompts_differ_are_told_late_and_never_block(findings
         traffic.call(n * 3.0, tool="search", input_tokens=4000 + n % 5, fingerprint=f"at {n} o'clock")
     found = findings(traffic.events, "loop")
     assert found[0].observed == policy.loop.alike * policy.loop.differing_factor
+    assert found[0].severity == "low"
+    # So many of them alert.
+    assert found[-1].observed >= policy.loop.block_alike * policy.loop.differing_factor
+    assert found[-1].severity == "medium"
     assert not any(f.evidence.deterministic for f in found)
+
+
+def test_calls_alike_whose_prompts_differ_and_that_name_no_session_are_weak_evidence(findings: Found) -> None:
+    traffic = Traffic(workload="agent")
+    for n in range(400):
+        traffic.call(n * 3.0, tool="search", input_tokens=4000 + n % 5, fingerprint=f"at {n} o'clock")
+    found = findings(traffic.events, "loop")
+    assert {finding.severity for finding in found} == {"low"}
 
 
 @pytest.mark.parametrize("seconds", [3.0, 30.0])
