@@ -15,7 +15,7 @@ from xxhash import xxh3_64_intdigest
 
 from schemas.batch import TRUSTS, WORKLOADS, Batch, to_batch
 from schemas.times import EPOCH, to_millis
-from schemas.usage import DENIED, UsageData, UsageEvent, decode_usage
+from schemas.usage import CLAIMED, DENIED, UsageData, UsageEvent, decode_usage
 
 Raw = Callable[..., bytes]
 COLUMNS = [name for name in Batch.__struct_fields__ if name != "events"]
@@ -59,7 +59,7 @@ def test_every_column_is_of_its_type(raw: Raw) -> None:
             **dict.fromkeys((*HASHES, "unique", "identity"), "uint64"),
             **dict.fromkeys(("input", "output", "tokens", "cost", "latitude", "longitude", "accuracy"), "float64"),
             **dict.fromkeys(("workload", "declared", "trust"), "int8"),
-            **dict.fromkeys(("retry", "failed", "unmetered", "denied", "excluded"), "bool"),
+            **dict.fromkeys(("claimed", "retry", "failed", "unmetered", "denied", "excluded"), "bool"),
         }
 
 
@@ -266,3 +266,10 @@ def test_hashes_are_the_same_in_every_process(raw: Raw) -> None:
 )
 def test_a_call_that_was_served_without_usage_is_unmetered(raw: Raw, data: dict[str, Any], unmetered: bool) -> None:
     assert one(raw, **data).unmetered.tolist() == [unmetered]
+
+
+@pytest.mark.parametrize("trust", [None, "authenticated", "mapped_header", CLAIMED])
+def test_who_claims_a_name_is_another_identity(raw: Raw, trust: str | None) -> None:
+    plain, other = one(raw), one(raw, identity_trust=trust)
+    assert other.claimed[0] == (trust == CLAIMED)
+    assert (other.identity[0] == plain.identity[0]) is (trust != CLAIMED)
