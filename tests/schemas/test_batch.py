@@ -272,4 +272,4 @@ def test_a_call_that_was_served_without_usage_is_unmetered(raw: Raw, data: dict[
 def test_who_claims_a_name_is_another_identity(raw: Raw, trust: str | None) -> None:
     plain, other = one(raw), one(raw, identity_trust=trust)
     assert other.claimed[0] == (trust == CLAIMED)
-    assert (other.identity[0] == plain.identity[0]) is (trust != CLAIMED)
+    assert bool(other.identity[0] == plain.identity[0]) is (trust != CLAIMED)
