@@ -57,9 +57,10 @@ class Fields(NamedTuple):
 
     def select(self, places: NDArray[np.int64]) -> "Fields":
         """Those of the events at `places`."""
+        # Taken, each column lies in one piece as here; indexed, each event's fields would.
         return Fields(
-            self.unique[places], self.identity[places], self.time[places], self.names[:, places],
-            self.numbers[:, places],
+            self.unique[places], self.identity[places], self.time[places], self.names.take(places, axis=1),
+            self.numbers.take(places, axis=1),
         )  # fmt: skip
 
     def name(self, field: str) -> NDArray[np.uint64]:

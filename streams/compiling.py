@@ -1,7 +1,6 @@
 """Compiling all kernels before there is work."""
 
 import sys
-from collections.abc import Sequence
 from datetime import timedelta
 from threading import Timer
 
@@ -9,19 +8,16 @@ import msgspec
 from faust.types import TP
 
 from schemas.directory import Directory, Entry
-from schemas.finding import Tick, encode
 from schemas.quota import Quota
-from schemas.times import EPOCH, format_millis
+from schemas.times import EPOCH
 from schemas.topics import USAGE
 from schemas.usage import UsageData, UsageEvent
 from streams.detection import Detection
 from streams.fetched import Chunk, Fetched
 from streams.policy import Loaded
-from streams.transport import CHUNK
 
 _SAID_AFTER_S = 4.0
 _SAID = "detect: compiles the detectors, a minute or two; once on this machine and for each version\n"
-_PLACE = TP(USAGE, 0)
 _KNOWN = Directory({"i": Entry(models=["m"], quotas=[Quota("day", usd=1.0)])})
 
 
@@ -41,19 +37,12 @@ def compile_kernels(policy: Loaded) -> None:
 
 def _detect(policy: Loaded) -> None:
     # So many that the tables grow, and so far apart that buckets close.
-    values = [msgspec.json.encode(_event(n)) for n in range(2 * CHUNK)]
+    records = (Fetched(USAGE, 0, n, -1, 0, None, msgspec.json.encode(_event(n)), ()) for n in range(4096))
     detection = Detection(policy, _KNOWN)
-    detection.take(_PLACE, _chunk(values[:CHUNK], 0))
-    # Where records are left out, columns are copied, and numba knows a copy from a view.
-    detection.take(_PLACE, _chunk([*values[CHUNK:], b"", encode(Tick(format_millis(CHUNK * 4_000)))], CHUNK))
+    detection.take(TP(USAGE, 0), Chunk.of(USAGE, 0, records))
     detection.restored(0, detection.checkpoint(0).pieces)
 
 
 def _event(n: int) -> UsageEvent:
     data = UsageData(model="m", status=200, session_id="s", fingerprint="f", country="DE", asn=1, input_tokens=1)
     return UsageEvent(str(n), "s", "i", EPOCH + timedelta(seconds=n), data)
-
-
-def _chunk(values: Sequence[bytes], first: int) -> Chunk:
-    records = (Fetched(USAGE, 0, first + n, -1, 0, None, value, ()) for n, value in enumerate(values))
-    return Chunk.of(USAGE, 0, records)

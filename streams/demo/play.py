@@ -22,7 +22,7 @@ from sinks.slack.fake import FakeSlack, Message, render_text
 from streams.demo.board import Board, Suspect
 from streams.demo.broker import PARTITIONS, Broker, Lags
 from streams.demo.gateway import gateway_config
-from streams.demo.history import SAMPLE, read_history
+from streams.demo.history import read_history
 from streams.demo.processes import Processes
 from streams.demo.questions import Answered, ask
 from streams.demo.screen import View
@@ -38,6 +38,8 @@ _SLICE = 500
 _FIRST = 200
 _STEP = 0.15
 _READY_SECONDS = 90.0
+_COMPILED_SECONDS = 900.0
+"""A minute or two where nothing else runs."""
 _CAUGHT_UP_SECONDS = 30.0
 _RESTORE_SECONDS = 20.0
 _STAYS_SECONDS = 3.0
@@ -142,8 +144,6 @@ class Play:
         config = self._folder / "gateway.json"
         config.write_text(json.dumps(gateway_config(self._history)))
         start = self._processes.start
-        # Compiles the kernels where this machine has not yet; a worker would miss its heartbeats meanwhile.
-        start("warm-up", "-m", "streams", "replay", str(SAMPLE), "--out", str(self._folder / "replay"), ends=True)
         for name in _WORKERS:
             start(name, "-m", "streams", "run", name, settings=slack if name == "notify" else None)
         start("gateway", "-m", "tripswitch_gateway.demo", "--port", str(port), "--config", str(config))
@@ -151,16 +151,15 @@ class Play:
     async def _warm_up(self, clients: Clients, producer: Producer) -> None:
         """Waits until everything is ready, and publishes what the identities did before."""
         board, total = self.board, len(self._history)
-        self._view.phase("warming up: compiling the detectors' kernels (once per machine) while the workers start")
-        await _until(lambda: self._processes.finished("warm-up"), _READY_SECONDS, "compiling the kernels")
+        self._view.phase("warming up: the workers start; detect compiles its detectors first (once per machine)")
+        await _until(self._all_joined, _COMPILED_SECONDS, "starting the workers")
         past = self._history.until(int(time.time() * 1000))
         self._published_from = time.monotonic()
         self._publish(producer, islice(past, _FIRST))
-        self._view.phase("warming up: the workers join their consumer groups")
+        self._view.phase("warming up: the first calls go through")
         await _until(
             lambda: board.lag.get("archive") == board.lag.get("detect") == 0, _READY_SECONDS, "detect and archive"
         )
-        await _until(self._all_joined, _READY_SECONDS, "decide and notify")
         end = time.monotonic() + _READY_SECONDS
         while not await clients.ready():
             if time.monotonic() > end:
