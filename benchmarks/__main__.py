@@ -14,6 +14,7 @@ from benchmarks import (
     page,
     profile,
     replay,
+    resign,
     restore,
     throughput,
 )
@@ -31,6 +32,7 @@ PARTS: dict[str, tuple[Callable[[], Iterable[Figure]], str]] = {
     "check": (killswitch.check, "a gateway's check of a call at a million blocks, and what a block weighs"),
     "verify": (killswitch.verify, "a gateway verifies commands, and refuses what is none"),
     "coldstart": (killswitch.start, "a gateway is ready, with a million commands on the topic"),
+    "resign": (resign.resign, "what is in force is signed again for another key, beside decide's loop"),
     "restore": (restore.restore, "seconds until a million identities' state is back"),
 }
 

@@ -34,7 +34,7 @@ class Made:
         """What a heartbeat says of each partition: number and digest."""
         counts, sums = [0] * partitions, [0] * partitions
         for number in range(self.count):
-            made = _command(number)
+            made = command(number)
             term = f"{record_key(made.tenant, made.scope, made.subject)}/{made.epoch}"
             partition = partition_of(number, partitions)
             counts[partition] += 1
@@ -56,8 +56,8 @@ class Made:
         being_made = Path(f"{self._file}.new")
         with being_made.open("wb") as file:
             for number in range(self.count):
-                command = claims(_command(number), issuer=ISSUER, issued=NOW_MS, contact="#ai-platform")
-                token = signer.token(command, TOKEN_TYPE)
+                said = claims(command(number), issuer=ISSUER, issued=NOW_MS, contact="#ai-platform")
+                token = signer.token(said, TOKEN_TYPE)
                 file.write(len(token).to_bytes(_LENGTHS, "big") + token)
         being_made.replace(self._file)
         entry = {**key.as_dict(private=False), "kid": key.thumbprint(), "alg": "RS256", "use": "sig"}
@@ -74,7 +74,8 @@ def partition_of(number: int, partitions: int) -> int:
     return number % _TENANTS % partitions
 
 
-def _command(number: int) -> Command:
+def command(number: int) -> Command:
+    """The command of that number."""
     tenant, subject = who(number)
     return Command(
         command_id=f"cmd-{number:032x}",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from responses.approved import approval_of
+from responses.approved import Ordered, approval_of, last_ordered
 from responses.common import Shown, damped, is_common
 from responses.config import FAMILY, Config, Family
 from responses.guards import forbidden
@@ -41,10 +41,16 @@ class Account(Struct, frozen=True):
 
 
 def account(
-    findings: Sequence[Finding], commands: Sequence[Command], config: Config, directory: Directory, arrived: int = 0
+    findings: Sequence[Finding],
+    commands: Sequence[Command],
+    config: Config,
+    directory: Directory,
+    arrived: int = 0,
+    ordered: Sequence[Ordered] = (),
 ) -> Account:
     """The account of the last of a tenant's `findings`, which are in order; `commands` are those on its identity that
-    came before it or with it. `arrived` is when it reached the decider (ms; 0: unknown, as in a replay)."""
+    came before it or with it. `arrived` is when it reached the decider (ms; 0: unknown, as in a replay). `ordered` are
+    the approvals that people ordered for the tenant's identities, in order."""
     finding = findings[-1]
     moment = parse_millis(finding.time)
     # After a blocked credential, and after a person gave access back, risk begins at nothing.
@@ -57,7 +63,7 @@ def account(
         while forgiven and forgiven[0] < when:
             standing = Standing(config.risk)
             forgiven.pop(0)
-        approval = approval_of(one, directory.approvals)
+        approval = approval_of(one, [*directory.approvals, *last_ordered(ordered, one)])
         if approval is None:
             within = int(config.response.common_minutes * 60_000)
             common = is_common(shown, one, when, within, config.response.common_identities)

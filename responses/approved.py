@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from msgspec import Struct
+
 from responses.config import FAMILY
 from schemas.directory import Approval
 from schemas.finding import Finding
@@ -34,6 +36,32 @@ def excuses(approval: Approval, finding: Finding) -> bool:
     return finding.baseline <= 0 or finding.observed <= approval.max_multiplier * finding.baseline
 
 
+class Ordered(Struct, frozen=True):
+    """An approval that a person ordered at the moment `at` (ms)."""
+
+    at: int
+    approval: Approval
+
+
+def ordered_by(request: Request) -> Ordered:
+    """The approval that a request to approve asks for."""
+    planned = request.planned
+    assert planned is not None
+    made = Approval(
+        request.identity, planned.since, planned.until, planned.max_multiplier, request.by, request.reason,
+        request.tenant,
+    )  # fmt: skip
+    return Ordered(parse_millis(request.time), made)
+
+
+def last_ordered(ordered: Iterable[Ordered], finding: Finding) -> list[Approval]:
+    """The approval of a finding's identity that was the last one ordered when it was found; none where there is none.
+    `ordered` come in the order of their moments."""
+    moment, about = parse_millis(finding.time), (finding.tenant, finding.identity)
+    held = [one.approval for one in ordered if one.at <= moment]
+    return [one for one in held if (one.tenant, one.identity) == about][-1:]
+
+
 class Approved:
     """The approvals that were ordered."""
 
@@ -42,12 +70,7 @@ class Approved:
 
     def add(self, request: Request) -> Approval:
         """Takes the approval that a request asks for; it replaces the one on the same identity, if there is one."""
-        planned = request.planned
-        assert planned is not None
-        made = Approval(
-            request.identity, planned.since, planned.until, planned.max_multiplier, request.by, request.reason,
-            request.tenant,
-        )  # fmt: skip
+        made = ordered_by(request).approval
         about = (made.tenant, made.identity)
         others = [one for one in self._held if (one.tenant, one.identity) != about]
         self._held = [*others[1 - _MOST :], made]

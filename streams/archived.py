@@ -75,6 +75,15 @@ class Archived:
         where = {"tenant": tenant, "identity": identity}
         return [_command(_named(_COMMAND, row)) for row in self._rows("commands", _COMMAND, where, "epoch, command_id")]
 
+    def tokens(self, tenant: str, action: str) -> list[bytes]:
+        """What people asked for of this sort, as it was signed, in order of time. Nobody has verified it.
+
+        Raises:
+            Unreachable, SchemaError: ClickHouse can't be asked.
+        """
+        rows = self._rows("requests", ["token"], {"tenant": tenant, "action": action}, "time, request_id")
+        return [str(token).encode() for (token,) in rows]
+
     def _rows(self, table: str, columns: Sequence[str], where: dict[str, str], order: str) -> list[tuple[object, ...]]:
         asked = " AND ".join(f"{column} = {_quoted(value)}" for column, value in where.items())
         sql = f"SELECT {', '.join(columns)} FROM {table} FINAL WHERE {asked or '1'} ORDER BY {order}"  # noqa: S608

@@ -15,8 +15,8 @@ from schemas.times import format_millis
 from schemas.topics import KILLSWITCH
 from sinks.errors import Unreachable
 from sinks.killswitch import Signer, Verifier
+from streams.clock import wall_ms
 from streams.in_force import Found, read_partition
-from streams.killswitch import wall_ms
 from streams.orders import DECIDE_GROUP
 from streams.partitioner import partition_of
 from streams.settings import Kafka

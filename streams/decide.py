@@ -31,13 +31,15 @@ from schemas.topics import DEAD_LETTERS, INCIDENTS, KILLSWITCH, REQUESTS, SIGNAL
 from sinks.dead_letters import dead_letter
 from sinks.killswitch import REQUEST_TYPE
 from streams.app import group, make_app
+from streams.clock import wall_ms
 from streams.in_force import Found, InForce, in_force
 from streams.keyring import Keyring
-from streams.killswitch import Switch, wall_ms
+from streams.killswitch import Switch
 from streams.ownership import Ownership, own
 from streams.policy import Loaded, find_policy, read_policy
 from streams.publish import Publisher
 from streams.record import Record
+from streams.resigning import signing_threads
 from streams.settings import Kafka, read_settings
 from streams.state import log_of
 from streams.takeover import take_over
@@ -65,6 +67,7 @@ class Decision:
         self._directory = directory
         self._keys = keys
         self._in_force = in_force
+        self._signing = signing_threads()
         self._to_mend: set[int] = set()
         self._deciders: dict[int, Decider] = {}
         self._switches: dict[int, Switch] = {}
@@ -124,7 +127,7 @@ class Decision:
         """
         saved = decider is not None
         decider, found = decider or Decider(self._policy.for_responses, self._directory), self._in_force(number)
-        switch = Switch(number, found)
+        switch = Switch(number, found, self._signing)
         self._mend(decider, found, switch, saved=saved)
         return Opened(decider, switch)
 
@@ -164,7 +167,8 @@ class Decision:
         """Makes the decider and what was `found` agree; what that takes is said with the next transactions."""
         signer = self._keys.signer
         mended = take_over(decider, found, saved=saved, kid=signer.kid, now=wall_ms(), but=but)
-        switch.say(self._records(mended.outcomes, switch), mended.again)
+        anew = [outcome for outcome in mended.outcomes if isinstance(outcome, Command)]
+        switch.say(_incidents(mended.outcomes), [*anew, *mended.again], signer)
 
     def checkpoint(self, number: int) -> Checkpoint:
         """What is to be saved of the partition."""
@@ -200,11 +204,12 @@ class Decision:
     def _records(self, outcomes: list[Outcome], switch: Switch) -> list[Record]:
         # The gateways before the analysts.
         commands = [outcome for outcome in outcomes if isinstance(outcome, Command)]
-        out = switch.records(commands, self._keys.signer)
-        for outcome in outcomes:
-            if isinstance(outcome, Incident):
-                out.append(Record(INCIDENTS, outcome.tenant.encode(), encode(outcome)))
-        return out
+        return switch.records(commands, self._keys.signer) + _incidents(outcomes)
+
+
+def _incidents(outcomes: Iterable[Outcome]) -> list[Record]:
+    told = (outcome for outcome in outcomes if isinstance(outcome, Incident))
+    return [Record(INCIDENTS, incident.tenant.encode(), encode(incident)) for incident in told]
 
 
 def make(decision: Decision, kafka: Kafka) -> faust.App:

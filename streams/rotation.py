@@ -15,9 +15,9 @@ from schemas.topics import KILLSWITCH
 from sinks.keys import entry_of, new_private_key, read_jwks, read_private_key, retire_key, write_jwks
 from sinks.killswitch import Verifier
 from streams.acknowledged import Acknowledged, Gateway
+from streams.clock import wall_ms
 from streams.in_force import read_partition
 from streams.init import reach
-from streams.killswitch import wall_ms
 from streams.settings import Kafka, Signing
 from streams.takeover import in_force
 

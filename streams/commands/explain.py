@@ -46,7 +46,8 @@ def explain(
             from streams.archived import archived
 
             with archived() as archive:
-                yield Archive(archive, read_settings().kafka)
+                settings = read_settings()
+                yield Archive(archive, settings.kafka, settings.signing)
 
     with one_line():
         policy = read_policy(find_policy(policy_file))

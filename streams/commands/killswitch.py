@@ -73,8 +73,8 @@ def show(as_json: JsonOption = False) -> None:
     """Shows what is in force, and for how long yet."""
     from rich.table import Table
 
+    from streams.clock import wall_ms
     from streams.in_force import read_partition
-    from streams.killswitch import wall_ms
     from streams.orders import reaching
     from streams.takeover import in_force
 
@@ -106,8 +106,8 @@ def show(as_json: JsonOption = False) -> None:
 @app.command()
 def verify(as_json: JsonOption = False) -> None:
     """Checks every record of the topic; exit code 1 where something is wrong."""
+    from streams.clock import wall_ms
     from streams.committed import committed_records
-    from streams.killswitch import wall_ms
     from streams.orders import reaching
     from streams.verification import Verification
 

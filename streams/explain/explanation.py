@@ -108,7 +108,9 @@ def explain(name: str, source: Source, policy: Loaded, directory: Directory) -> 
     upto = [f for f in source.findings(finding.tenant) if (f.time, f.finding_id) < (finding.time, finding.finding_id)]
     upto.append(finding)
     moment = parse_millis(finding.time)
-    decision = account(upto, [c for c in commands if parse_millis(c.time) <= moment], policy.for_responses, directory)
+    before = [c for c in commands if parse_millis(c.time) <= moment]
+    ordered = source.approvals(finding.tenant)
+    decision = account(upto, before, policy.for_responses, directory, ordered=ordered)
     recomputed, state, seen = _again(finding, others, source, policy, directory)
     lines = read_lines(Path(policy.path).read_text())
     return Explanation(

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from responses.approved import Ordered
 from schemas.command import Command
 from schemas.decoding import Malformed
 from schemas.finding import Finding, Tick, decode_signal
@@ -16,10 +17,11 @@ from schemas.topics import USAGE
 from schemas.usage import UsageEvent, decode_usage
 from streams.archived import Archived
 from streams.explain.again import Item
+from streams.explain.approvals import approvals_in
 from streams.intake import AHEAD, FileIntake
 from streams.partitioner import partition_of
 from streams.replay import CHUNK, in_chunks, open_events
-from streams.settings import Kafka
+from streams.settings import Kafka, Signing
 
 _Row = TypeVar("_Row")
 
@@ -45,6 +47,10 @@ class Source(Protocol):
 
     def commands(self, tenant: str, identity: str) -> list[Command]:
         """All commands on an identity, in order of time."""
+        ...
+
+    def approvals(self, tenant: str) -> list[Ordered]:
+        """What people approved of a tenant's identities by an order, in order of time."""
         ...
 
     def items(self, partition: int) -> Iterator[Item]:
@@ -78,6 +84,10 @@ class ReplayFolder:
         """All commands on an identity, in order of time."""
         return [c for c in self._commands if (c.tenant, c.identity) == (tenant, identity)]
 
+    def approvals(self, tenant: str) -> list[Ordered]:  # noqa: ARG002
+        """None: a replay takes no orders."""
+        return []
+
     def items(self, partition: int) -> Iterator[Item]:
         """The events of a partition, numbered as the replay did, and the end of the file.
 
@@ -102,9 +112,10 @@ class ReplayFolder:
 class Archive:
     """ClickHouse for what was found, Kafka for what it was found in."""
 
-    def __init__(self, archived: Archived, kafka: Kafka) -> None:
+    def __init__(self, archived: Archived, kafka: Kafka, signing: Signing) -> None:
         self._archived = archived
         self._kafka = kafka
+        self._signing = signing
 
     def incident(self, incident_id: str) -> Incident | None:
         """An incident by its id."""
@@ -121,6 +132,14 @@ class Archive:
     def commands(self, tenant: str, identity: str) -> list[Command]:
         """All commands on an identity, in order of time."""
         return self._archived.commands(tenant, identity)
+
+    def approvals(self, tenant: str) -> list[Ordered]:
+        """What people approved of a tenant's identities by an order, in order of time.
+
+        Raises:
+            BadKey: there are such orders, and no keys to verify them with.
+        """
+        return approvals_in(self._archived.tokens(tenant, "approve"), self._signing)
 
     def items(self, partition: int) -> Iterator[Item]:
         """What `detect` made of the records of `llm.usage`, from the first one on.

@@ -136,17 +136,27 @@ class Server:
             return self._process.wait()
 
 
-def proxy(folder: Path, environment: Mapping[str, str], provider: str) -> Server:
-    """A LiteLLM proxy before the provider at that address."""
+def proxy(folder: Path, environment: Mapping[str, str], provider: str, *more: str) -> Server:
+    """A LiteLLM proxy before the provider at that address; `more` are arguments of its own."""
     (folder / "auth.py").write_text(AUTH)
     (folder / "config.yaml").write_text(CONFIG.format(provider=provider))
-    arguments = ("-m", "litellm.proxy.proxy_cli", "--config", "config.yaml", "--host", "127.0.0.1", "--port", "{port}")
+    arguments = (
+        "-m",
+        "litellm.proxy.proxy_cli",
+        "--config",
+        "config.yaml",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "{port}",
+        *more,
+    )
     ours = {
         "TRIPSWITCH_GATEWAY": "litellm-1",
         "LITELLM_MASTER_KEY": f"sk-{secrets.token_hex(32)}",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
-    return Server(folder, arguments, {**environment, **ours}, "/health/liveliness")
+    return Server(folder, arguments, {**ours, **environment}, "/health/liveliness")
 
 
 class Provider:

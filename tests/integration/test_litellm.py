@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from litellm_proxy import Provider, Server, proxy, serving
 from schemas.command import Action, Command, Limits
 from schemas.times import format_millis
 from schemas.topics import KILLSWITCH, USAGE
-from schemas.usage import UsageEvent, decode_usage
+from schemas.usage import DENIED, UsageEvent, decode_usage
 from sinks.killswitch import Signer
 from workers import DEADLINE_S, PARTITIONS, Road, wait_until
 
@@ -42,7 +43,7 @@ class Gateway:
             Path(road.environment["TRIPSWITCH_SIGNING_KEY"]), issuer=ISSUER, contact="#ai-platform"
         )
         self._producer = Producer({"bootstrap.servers": road.bootstrap, "linger.ms": 0})
-        self._epoch = 0
+        self.epoch = 0
 
     def ask(
         self, key: str, content: str = "Hello", route: str = CHAT, **body: Any
@@ -65,10 +66,10 @@ class Gateway:
     def command(self, action: Action, subject: str, tenant: str = "acme", limits: Limits | None = None) -> float:
         """Signs a command on an identity and writes it; the monotonic time at which it was sent."""
         now = time.time_ns() // 1_000_000
-        self._epoch = max(self._epoch + 1, now)
+        self.epoch = max(self.epoch + 1, now)
         command = Command(
-            command_id=f"cmd-{self._epoch}", time=format_millis(now), tenant=tenant, identity=subject, scope="identity",
-            subject=subject, action=action, epoch=self._epoch, expires_at=format_millis(now + 600_000), mode="enforce",
+            command_id=f"cmd-{self.epoch}", time=format_millis(now), tenant=tenant, identity=subject, scope="identity",
+            subject=subject, action=action, epoch=self.epoch, expires_at=format_millis(now + 600_000), mode="enforce",
             reason="231 near-identical calls", incident_id="inc-7", finding_ids=["f-1"], policy="1", limits=limits,
         )  # fmt: skip
         record = next(r for r in self._signer.records(command, now) if r.topic == KILLSWITCH)
@@ -290,3 +291,34 @@ def test_what_waits_is_told_of_before_the_proxy_ends(gateway: Gateway) -> None:
     gateway.ask("alice", litellm_session_id="last")
     gateway.server.close()
     gateway.told("last")
+
+
+def test_each_worker_process_of_a_proxy_obeys_and_acknowledges(road: Road, tmp_path: Path) -> None:
+    """LiteLLM's own --num_workers: whichever process takes a call knows the blocks."""
+    road.cli("init")
+    environment = {**road.environment, "TRIPSWITCH_GATEWAY": "many"}
+    # Without it uvicorn ends a process that takes longer than five seconds to load.
+    more = ("--num_workers", "2", "--timeout_worker_healthcheck", "120")
+
+    def acknowledged(what: Callable[[dict[str, Any]], bool]) -> set[str]:
+        """The processes that say so."""
+        told = [json.loads(record.value()) for record in road.read("llm.killswitch.acks")]
+        names = {one["metadata"]["product"]["vendor_name"] for one in told if what(one)}
+        return {name for name in names if name.startswith("many/")}
+
+    provider = Provider()
+    with serving(provider) as address, closing(proxy(tmp_path, environment, address, *more)) as server:
+        server.wait_ready()
+        many = Gateway(road, server, provider)
+        wait_until(lambda: len(acknowledged(lambda _: True)) == 2, "two processes that follow the kill switch", road)
+        assert many.ask("bob")[0] == 200
+        many.command("suspend", "bob")
+        blocked = f"cmd-{many.epoch}"
+        wait_until(lambda: len(acknowledged(lambda one: one["command_uid"] == blocked)) == 2, "both obey", road)
+        with ThreadPoolExecutor(16) as callers:
+            statuses = list(callers.map(lambda _: many.ask("bob")[0], range(64)))
+        assert statuses == [403] * 64
+        # And each tells of its calls.
+        many.usage(lambda events: sum(event.data.error == DENIED for event in events) >= 64)
+        many.command("restore", "bob")
+        many.becomes("bob", 200)

@@ -33,12 +33,12 @@ class Secured:
 
     def __init__(self, road: Road, certificates: Path, gateways: str) -> None:
         self.road = road
-        self._certificates = certificates
+        self.certificates = certificates
         self._gateways = gateways
 
     def environment(self, role: str) -> dict[str, str]:
         """What Compose gives to the containers of a role."""
-        at = self._certificates / f"tripswitch-{role}"
+        at = self.certificates / f"tripswitch-{role}"
         return {
             "KAFKA_SECURITY_PROTOCOL": "SSL",
             "KAFKA_SSL_CA": str(at / "ca.pem"),
@@ -54,7 +54,7 @@ class Secured:
             "sasl.mechanism": "PLAIN",
             "sasl.username": "tripswitch-gateway",
             "sasl.password": password,
-            "ssl.ca.location": str(self._certificates / "tripswitch-gateway" / "ca.pem"),
+            "ssl.ca.location": str(self.certificates / "tripswitch-gateway" / "ca.pem"),
         }
 
 
@@ -128,6 +128,17 @@ def test_each_part_works_with_its_own_rights(secured: Secured) -> None:
     found = json.loads(road.cli("incidents", "--json", **secured.environment("operator")).stdout)
     assert "key_stolen" in {incident["identity"] for incident in found}
     assert "uthoriz" not in road.logs()
+
+
+def test_what_workers_and_commands_wrote_has_no_secret(secured: Secured) -> None:
+    """Their logs, searched for every line of every private key, and for the password."""
+    keys = [*secured.certificates.glob("*/key.pem"), Path(secured.road.environment["TRIPSWITCH_SIGNING_KEY"])]
+    secrets = {line for key in keys for line in key.read_text().splitlines() if not line.startswith("-")}
+    secrets.add(secured.gateway()["sasl.password"])
+    written = [log.read_text(errors="replace") for log in secured.road.folder.glob("*.log")]
+    assert len(keys) > len(CLIENTS)
+    assert len(written) >= 3
+    assert not [secret for secret in secrets if any(secret in text for text in written)]
 
 
 @pytest.mark.parametrize("topic", [KILLSWITCH, AUDIT, REQUESTS])

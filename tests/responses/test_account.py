@@ -7,6 +7,7 @@ import pytest
 
 from responses import Config, Decider
 from responses.account import Account, account
+from responses.approved import Ordered
 from schemas.command import Command
 from schemas.directory import Approval, Directory, Entry
 from schemas.times import parse_millis
@@ -14,8 +15,10 @@ from schemas.times import parse_millis
 
 @pytest.fixture
 def accounted(config: Config) -> Any:
-    def make(*findings: Any, directory: Directory | None = None, commands: Any = (), arrived: int = 0) -> Account:
-        return account(findings, commands, config, directory or Directory(), arrived)
+    def make(
+        *findings: Any, directory: Directory | None = None, commands: Any = (), arrived: int = 0, ordered: Any = ()
+    ) -> Account:
+        return account(findings, commands, config, directory or Directory(), arrived, ordered)
 
     return make
 
@@ -89,6 +92,27 @@ def test_what_is_approved_is_passed_over(accounted: Any, finding: Any) -> None:
     launch = Approval("key_1", day - timedelta(1), day + timedelta(1), 100.0, "ops", "launch")
     a = accounted(finding(0, extreme=True), directory=Directory(approvals=[launch]))
     assert (a.approved, a.risk, a.wanted) == ("approved by ops: launch", 0, None)
+
+
+def test_what_a_person_approved_before_is_passed_over_by_the_last_order(accounted: Any, finding: Any) -> None:
+    start = parse_millis(finding(0).time)
+    day = datetime.fromtimestamp(start / 1000, UTC)
+
+    def ordered(at: float, multiplier: float, tenant: str = "acme") -> Ordered:
+        span = (day - timedelta(1), day + timedelta(1))
+        return Ordered(
+            start + round(at * 1000), Approval("key_1", *span, multiplier, "ann", f"x{multiplier:g}", tenant)
+        )
+
+    told = finding(60, extreme=True)
+    assert accounted(told, ordered=[ordered(0, 2.0), ordered(30, 100.0)]).approved == "approved by ann: x100"
+    for others in (
+        [ordered(0, 100.0), ordered(30, 2.0)],  # a later one takes its place
+        [ordered(61, 100.0)],  # it was found before
+        [ordered(0, 100.0, "globex")],
+    ):
+        a = accounted(told, ordered=others)
+        assert (a.approved, a.rung) == (None, "extreme")
 
 
 def test_what_a_tenant_shows_in_common_counts_less(accounted: Any, finding: Any) -> None:

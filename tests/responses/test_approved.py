@@ -36,6 +36,15 @@ def test_what_is_approved_in_advance_is_no_case_until_it_ends(story: Begin) -> N
     assert {command.identity for command in s.commands} == {"key_1", "key_2"}
 
 
+def test_a_quota_is_approved_by_the_multiple_of_its_limit(story: Begin) -> None:
+    s = story()
+    s.decider.order(request(0, multiplier=2.0))
+    s.find(HOUR, "quota", "high", deterministic=True, observed=200.0, baseline=100.0)
+    assert not s.outcomes
+    s.find(HOUR + 60, "quota", "high", deterministic=True, observed=201.0, baseline=100.0)
+    assert s.brief == [("suspend", "identity", "key_1")]
+
+
 def test_beyond_the_multiplier_it_is_a_case(story: Begin) -> None:
     s = story()
     s.decider.order(request(0, multiplier=2.0))

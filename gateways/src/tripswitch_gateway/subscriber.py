@@ -57,6 +57,7 @@ class RevocationList:
         snapshot: Path | None = None,
     ) -> None:
         self.counts = Counts()
+        self._asked = self.counts.asked
         self.clock = HeartbeatClock()
         self.table = RevocationTable(self.clock.now_ms)
         self._kafka = dict(kafka)
@@ -108,7 +109,8 @@ class RevocationList:
         end_user: str | None = None,
     ) -> Decision:
         """`RevocationTable.check` at the heartbeats' time, and what ``on_stale`` says when the list is stale."""
-        self.counts.asked.note(tenant or "-", identity)
+        if self._asked.wanted:
+            self._asked.note(tenant or "-", identity)
         if self._reader.unsettled:
             self._settle(identity, credential, session, tenant or "-", end_user)
         if self._on_stale != "last_known" and self.stale:

@@ -17,23 +17,24 @@ class Standing(float):
     call, because few of those who are blocked call.
     """
 
-    __slots__ = ("_denial", "command")
+    __slots__ = ("answer", "command")
 
     def __new__(cls, command: Command) -> Self:
         """``command``, as it stands."""
         made = super().__new__(cls, command.ends_at)
         made.command = command
-        made._denial = None
+        made.answer = None
         return made
 
     command: Command
-    _denial: Decision | None
+    answer: Decision | None
+    """What `denial` gave, once it was asked for."""
 
     def denial(self) -> Decision | None:
         """The answer, if no other command is on the caller; None where it depends on how much was used."""
-        if self._denial is None and self.command.strictness >= CUTS_OFF:
-            self._denial = Decision(False, self.command.http_status, self.command, matches=(self.command,))
-        return self._denial
+        if self.answer is None and self.command.strictness >= CUTS_OFF:
+            self.answer = Decision(False, self.command.http_status, self.command, matches=(self.command,))
+        return self.answer
 
 
 # Shared by all tenants that have no block of a scope: what is asked on every call stays in the processor's cache.

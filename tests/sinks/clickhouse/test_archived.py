@@ -54,6 +54,15 @@ def test_commands_come_back(sink: ClickHouseSink, samples: Any) -> None:
     assert Archived(sink).commands("acme", "nobody") == []
 
 
+def test_orders_come_back_as_they_were_signed(sink: ClickHouseSink, samples: Any) -> None:
+    sink.write(topics.REQUESTS, [samples.request(0)])
+    [action] = {row[0] for row in sink.query("SELECT action FROM requests")}
+    archived = Archived(sink)
+    assert archived.tokens("acme", str(action)) == [samples.request(0).value]
+    assert archived.tokens("acme", "approve") == []
+    assert archived.tokens("globex", str(action)) == []
+
+
 def test_a_clickhouse_that_is_away_is_said_in_a_line(server: Any) -> None:
     with ClickHouseSink(server.url) as sink:
         server.refuses = (503, None, "away")
