@@ -44,6 +44,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     alternations: Some
     trusted_after_hours: NotNegative
     least_visits: Positive
+    least_hours: NotNegative
     client_chance: Share
     busy_calls: Some
     remind_minutes: Positive
@@ -61,7 +62,8 @@ class GeoShift(Detector):
         A *place* is a country and a network (AS number). Up to five are learnt per identity. A place that is new is
         judged by how likely an honest call from there is: the identity's places so far over its visits (calls well
         apart in time), times the share of the partition's identities in that country. Below `least_chance`, and after
-        `least_visits`, a place whose country and network are both new, or whose network and client, alerts, with
+        `least_visits` and `least_hours`, a place whose country and network are both new, or whose client and either of
+        them, alerts, with
         `calls_to_tell` calls from it; `busy_calls` within an hour, with a new client, are graver. If only one is new,
         or the identity has little of a history, it is weak evidence, which counts only together with other families.
         As long as such a client stays, every `busy_calls` calls remind of it, after `remind_minutes`: whatever else
@@ -108,7 +110,7 @@ class GeoShift(Detector):
         limits = Limits(
             float(c.calls_to_tell), c.visit_minutes * 60, c.common_share, c.least_chance, c.weak_chance, c.travel_km,
             c.travel_kmh, c.default_accuracy_km, c.accuracy_factor, float(c.alternations),
-            c.trusted_after_hours * 3600, c.least_visits, c.client_chance,
+            c.trusted_after_hours * 3600, c.least_visits, c.least_hours * 3600, c.client_chance,
             float(c.busy_calls), c.remind_minutes * 60,
         )  # fmt: skip
         told = Told(np.empty(n, np.int64), np.empty(n, np.int8), np.empty(n, np.int64), np.empty(n, ROW))

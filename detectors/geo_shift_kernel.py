@@ -93,6 +93,7 @@ class Limits(NamedTuple):
     alternations: float
     trusted: float
     visits: float
+    age: float
     client: float
     busy: float
     remind: float
@@ -139,7 +140,8 @@ def _suspicion(
         rare = count_bits(row.agents) / (row.visits + 1.0)
         chance *= min(rare, 1.0)
         strange = strange or rare <= limits.client
-    if strange and chance <= limits.least and row.visits >= limits.visits:
+    seen_enough = row.visits >= limits.visits and t - row.first >= limits.age
+    if strange and chance <= limits.least and seen_enough:
         return PLACE, news
     return (WEAK if chance <= limits.weak else 0), news
 
