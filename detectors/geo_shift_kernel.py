@@ -135,8 +135,9 @@ def _suspicion(
             share = min(share, share_of(countries, calls.country[i]))
     chance = share * places / (row.visits + 1.0)
     strange = new_country and new_network and not told
-    if new_network and news & NEW_CLIENT != 0:
-        # Who changes the network and the client at once is somebody else, wherever he is.
+    if news & NEW_CLIENT != 0:
+        # Who changes the network and the client at once is somebody else, wherever he is; so is who changes the country
+        # and the client: a network may well span countries.
         rare = count_bits(row.agents) / (row.visits + 1.0)
         chance *= min(rare, 1.0)
         strange = strange or rare <= limits.client
