@@ -12,11 +12,12 @@ from schemas.batch import Codes, Flags, Floats, Hashes, Ints
 MODELS = 5
 ROW = np.dtype([
     ("told", "u4"), ("at", "u4"), ("began", "u4"), ("fresh", "f4"), ("record", "f4"), ("peak", "f4"),
-    ("model", "u4", (MODELS,)), ("calls", "u2"), ("hours", "u2"), ("usual", "u2", (MODELS,)),
+    ("session", "u8"), ("model", "u4", (MODELS,)), ("calls", "u2"), ("hours", "u2"), ("usual", "u2", (MODELS,)),
     ("recent", "u2", (MODELS,)), ("price", "u2", (MODELS,)), ("gravity", "u1"), ("suspects", "u1"),
 ], align=True)  # fmt: skip
 """`told` and `at` (its last call) are seconds since 1970. `fresh` is a fading count of calls of dear models that it
-never used, and `began` when the first of them came. `record` is the greatest ratio of its recent mix's price to its
+never used, `began` when the first of them came, and `session` a hash of the session that they all are of, 0 where there
+is none. `record` is the greatest ratio of its recent mix's price to its
 usual mix's in the hours before, `peak` in this one. `calls` and distinct `hours` of its history. By model: a hash, its
 shares of the `usual` and the `recent` calls, and the `price` that the identity's own calls told, coded. Of a suspect
 (a bit each) `usual` is the hour of its first call: hours since 1970, their lowest 16 bits."""
@@ -48,6 +49,7 @@ class Calls(NamedTuple):
     returned: Flags
     skip: Flags
     model: Hashes
+    session: Hashes
     input: Floats
     output: Floats
     cost: Floats
@@ -74,6 +76,7 @@ class Limits(NamedTuple):
     dear: float
     hint: float
     alert: float
+    session: float
     calls_share: float
     spend_share: float
     mix: float
@@ -125,7 +128,7 @@ def judge(rows: State, tenant: Ints, users: State, calls: Calls, limits: Limits,
             row.calls += 1 if row.calls < _WHOLE else 0
         how, gravity = 0, 0
         if suspect:
-            gravity = _never_used(row, at, now, of, users, limits, value)
+            gravity = _never_used(row, at, now, calls.session[i], of, users, limits, value)
             how = NEVER_USED
         elif _is_warm(row, limits):
             gravity = _of_mix(row, at, limits, value)
@@ -335,7 +338,9 @@ def _usual_price(row: Row) -> float:
 
 
 @compiled
-def _never_used(row: Row, at: int, now: int, tenant: int, users: State, limits: Limits, value: Floats) -> int:
+def _never_used(
+    row: Row, at: int, now: int, session: np.uint64, tenant: int, users: State, limits: Limits, value: Floats
+) -> int:
     """Judges a call of a suspect: whether it is dear, and how much of the recent calls and spend suspects are."""
     usual, price = _usual_price(row), _price(row, at)
     priced = not (np.isnan(usual) or np.isnan(price))
@@ -343,6 +348,9 @@ def _never_used(row: Row, at: int, now: int, tenant: int, users: State, limits: 
         return 0
     if row.fresh < 1.0:
         row.began = now
+        row.session = session
+    elif row.session != session:
+        row.session = 0
     row.fresh += 1.0
     if row.fresh < limits.hint or (row.suspects & _CROWDED) != 0:
         return 0
@@ -360,6 +368,9 @@ def _never_used(row: Row, at: int, now: int, tenant: int, users: State, limits: 
     value[3] = new_calls / all_calls if all_calls > 0 else 0.0
     # The recent mix forgets slowly: of few calls in a row it shows less than their share.
     if row.fresh < limits.alert or value[2] < limits.spend_share or value[3] < limits.calls_share:
+        return LOW
+    # A conversation is one choice of a model, however long it is.
+    if row.session != 0 and row.fresh < limits.session:
         return LOW
     return LOW if not _is_warm(row, limits) or _vouched(row.model[at], tenant, users, limits) else MEDIUM
 
