@@ -290,6 +290,16 @@ def test_a_new_country_with_a_new_client_is_somebody_else_in_whatever_network(
     assert [f.severity for f in findings(traffic.events, "geo_shift")] == [severity]
 
 
+@pytest.mark.parametrize("kind", ["geo_shift", "shared_credential"])
+def test_strangers_who_name_an_identity_do_not_make_it_travel(findings: Found, kind: str) -> None:
+    """A flood of calls that anybody may send under any name, and the owner at work as ever."""
+    traffic = settled(user_agent="openai-python/2.8.1")
+    forged = LAGOS | {"user_agent": "curl/8", "identity_trust": "request_body"}
+    for n in range(60):
+        traffic.call(NOW + n * 20.0, **(forged if n % 3 else {}))
+    assert not findings(traffic.events, kind)
+
+
 def test_a_country_from_which_many_call_takes_more_of_a_past(findings: Found) -> None:
     traffic = Traffic(**LAGOS)
     traffic.every(HOUR, HOUR, 5 * HOUR)
