@@ -290,6 +290,15 @@ def test_a_new_country_with_a_new_client_is_somebody_else_in_whatever_network(
     assert [f.severity for f in findings(traffic.events, "geo_shift")] == [severity]
 
 
+def test_on_its_first_day_customers_in_turn_are_weak_evidence_too(findings: Found) -> None:
+    """More new places than an identity's row has room for, each seen once before the next."""
+    traffic = Traffic(**BERLIN)
+    traffic.quietly(8, per_hour=20)
+    for n in range(30):
+        traffic.call(8 * HOUR + n * 8.0, **(LAGOS | {"country": f"X{n % 6}", "asn": 64_500 + n % 6}))
+    assert {f.severity for f in findings(traffic.events, "geo_shift")} == {"low"}
+
+
 @pytest.mark.parametrize("kind", ["geo_shift", "shared_credential"])
 def test_strangers_who_name_an_identity_do_not_make_it_travel(findings: Found, kind: str) -> None:
     """A flood of calls that anybody may send under any name, and the owner at work as ever."""
