@@ -95,7 +95,8 @@ class Detector(Protocol):
 
 def says_where(batch: Batch) -> Flags:
     """Which events say where the owner of a name is: not those whose caller chose the name, or who guessed it."""
-    return ~(batch.excluded | (batch.trust == _CHOSEN))
+    says: Flags = ~(batch.excluded | (batch.trust == _CHOSEN))
+    return says
 
 
 def digest(state: NDArray[np.void]) -> str:
