@@ -37,6 +37,7 @@ class ClassConfig(Struct, frozen=True, forbid_unknown_fields=True):
     threshold: Positive
     ceiling: Positive
     warm_up_hours: Some
+    least_usd: NotNegative
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,7 +48,6 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     weak_share: Share
     hour_most: Positive
     least_hours: Some
-    least_usd: NotNegative
     least_calls: NotNegative
     after_weekend: Positive
     day_slack: NotNegative
@@ -92,11 +92,11 @@ class Drift(Detector):
     version = 2
 
     def __init__(self, config: Config) -> None:
-        self._least_usd = config.least_usd
         self.rows = Rows(ROW)
         self._cohorts = np.zeros(len(WORKLOADS), COHORT)
         self._cohorts["scatter"], self._cohorts["at_once"] = _SCATTER, _AT_ONCE
         c, classes = config, (config.interactive, config.batch, config.agent)
+        self._least_usd = [of.least_usd for of in classes]
         self._limits = Limits(
             growth=c.growth,
             ratio=c.ratio,
@@ -141,11 +141,11 @@ class Drift(Detector):
 
     def _raised(self, view: View, told: Told, j: int) -> Raised:
         closing, row = int(told.closing[j]), told.state[j]
-        how = int(told.how[j])
-        if how == HOURS and 0.0 < 6 * float(view.closings.tenmin[closing][2]) < self._least_usd:
+        how, workload = int(told.how[j]), int(row["flags"]) & WORKLOAD
+        if how == HOURS and 0.0 < 6 * float(view.closings.tenmin[closing][2]) < self._least_usd[workload]:
             # Nobody gets up for a rise that costs next to nothing.
             how = SOME_HOURS
-        said = self._said(how, told.value[j].tolist(), int(row["flags"]) & WORKLOAD)
+        said = self._said(how, told.value[j].tolist(), workload)
         spend = float(view.closings.minute[closing][2])
         return Raised(
             at=int(view.closings.at[closing]),

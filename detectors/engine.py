@@ -24,6 +24,8 @@ from schemas.usage import CLAIMED, UsageEvent
 
 _FREE_EVERY = 3_600_000
 """Milliseconds of event time."""
+_STAMPED_AHEAD = 5_000
+"""Milliseconds by which a finding follows the stamp of the event that brought it, where the source's clock is fast."""
 
 
 class Counts(Struct):
@@ -176,6 +178,9 @@ class Partition:
             cause = Cause(trigger.source, trigger.id)
             told_by = f"{trigger.source}\0{trigger.id}"
             first = int(view.velocities.first[raised.at])
+            # Nobody may read that it was told before it happened. A clock that is far off is not believed.
+            ahead = int(view.batch.time[raised.at]) - now
+            now += ahead if 0 < ahead <= _STAMPED_AHEAD else 0
         else:
             first = int(view.closings.first[raised.closing])
             told_by = str(int(view.closings.end[raised.closing])) + ("\0" + CLAIMED if claimed else "")

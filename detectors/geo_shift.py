@@ -20,7 +20,7 @@ from detectors.geo_shift_kernel import (
 )
 from detectors.identities import Rows
 from detectors.places import Known
-from detectors.view import Detector, Raised, View, amount, digest, short
+from detectors.view import Detector, Raised, View, amount, digest, says_where, short
 from schemas.bounds import NotNegative, Positive, Share, Some
 from schemas.finding import Kind, Severity
 
@@ -44,6 +44,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     alternations: Some
     trusted_after_hours: NotNegative
     least_visits: Positive
+    least_hours: NotNegative
     client_chance: Share
     busy_calls: Some
     remind_minutes: Positive
@@ -61,11 +62,13 @@ class GeoShift(Detector):
         A *place* is a country and a network (AS number). Up to five are learnt per identity. A place that is new is
         judged by how likely an honest call from there is: the identity's places so far over its visits (calls well
         apart in time), times the share of the partition's identities in that country. Below `least_chance`, and after
-        `least_visits`, a place whose country and network are both new, or whose network and client, alerts, with
+        `least_visits` and `least_hours`, a place whose country and network are both new, or whose client and either of
+        them, alerts, with
         `calls_to_tell` calls from it; `busy_calls` within an hour, with a new client, are graver. If only one is new,
         or the identity has little of a history, it is weak evidence, which counts only together with other families.
         As long as such a client stays, every `busy_calls` calls remind of it, after `remind_minutes`: whatever else
         is found meanwhile comes with a strange place.
+        Calls whose caller chose the name (`identity_trust` request_body) say nothing of where its owner is.
         Where two others of the tenant are regularly is no new place. A place is known after `trusted_after_hours`;
         until then it vouches for nothing, but that its country is new is told once.
 
@@ -102,13 +105,13 @@ class GeoShift(Detector):
         batch, c, n, known = view.batch, self._config, len(view.batch), self._known
         calls = Calls(
             view.row, view.tenant_key[view.tenant[view.row]], batch.identity, view.ticked.time,
-            view.velocities.returned, view.ticked.duplicate, batch.excluded, batch.retry, batch.offset, batch.country,
-            batch.asn, batch.agent, batch.latitude, batch.longitude, batch.accuracy,
+            view.velocities.returned, view.ticked.duplicate, ~says_where(batch), batch.retry, batch.offset,
+            batch.country, batch.asn, batch.agent, batch.latitude, batch.longitude, batch.accuracy,
         )  # fmt: skip
         limits = Limits(
             float(c.calls_to_tell), c.visit_minutes * 60, c.common_share, c.least_chance, c.weak_chance, c.travel_km,
             c.travel_kmh, c.default_accuracy_km, c.accuracy_factor, float(c.alternations),
-            c.trusted_after_hours * 3600, c.least_visits, c.client_chance,
+            c.trusted_after_hours * 3600, c.least_visits, c.least_hours * 3600, c.client_chance,
             float(c.busy_calls), c.remind_minutes * 60,
         )  # fmt: skip
         told = Told(np.empty(n, np.int64), np.empty(n, np.int8), np.empty(n, np.int64), np.empty(n, ROW))

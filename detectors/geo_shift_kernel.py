@@ -93,6 +93,7 @@ class Limits(NamedTuple):
     alternations: float
     trusted: float
     visits: float
+    age: float
     client: float
     busy: float
     remind: float
@@ -134,12 +135,14 @@ def _suspicion(
             share = min(share, share_of(countries, calls.country[i]))
     chance = share * places / (row.visits + 1.0)
     strange = new_country and new_network and not told
-    if new_network and news & NEW_CLIENT != 0:
-        # Who changes the network and the client at once is somebody else, wherever he is.
+    if news & NEW_CLIENT != 0:
+        # Who changes the network and the client at once is somebody else, wherever he is; so is who changes the country
+        # and the client: a network may well span countries.
         rare = count_bits(row.agents) / (row.visits + 1.0)
         chance *= min(rare, 1.0)
         strange = strange or rare <= limits.client
-    if strange and chance <= limits.least and row.visits >= limits.visits:
+    seen_enough = row.visits >= limits.visits and t - row.first >= limits.age
+    if strange and chance <= limits.least and seen_enough:
         return PLACE, news
     return (WEAK if chance <= limits.weak else 0), news
 
@@ -207,11 +210,11 @@ def _settle(row: Row, at: int, calls: Calls, i: int, t: int, regular: State, cou
 
 
 @compiled
-def _calls_abroad(row: Row, t: int, visit: float) -> int:
-    """The calls of the last minutes from places that are suspected: who changes networks at each call is told too."""
+def _calls_abroad(row: Row, level: int, t: int, visit: float) -> int:
+    """The calls of the last minutes from places so suspected: who changes networks at each call is told too."""
     calls = 0
     for k in range(_PLACES):
-        if row.level[k] == PLACE and t - row.seen[k] <= visit:
+        if row.level[k] >= level and t - row.seen[k] <= visit:
             calls += row.count[k]
     return calls
 
@@ -297,7 +300,7 @@ def judge(rows: State, regular: State, countries: State, calls: Calls, limits: L
             continue
         elif row.level[at] == PLACE and row.news[at] & NEW_CLIENT != 0 and busy and t - row.since[at] <= _SETTLED:
             how = BUSY
-        elif max(row.count[at], _calls_abroad(row, t, limits.visit) if row.level[at] == PLACE else 0) >= limits.enough:
+        elif max(row.count[at], _calls_abroad(row, int(row.level[at]), t, limits.visit)) >= limits.enough:
             how = row.level[at]
         goes_on = how == TRAVEL and jumped and t - row.told_at >= _AGAIN
         if how <= row.told[at] and not goes_on:

@@ -71,9 +71,10 @@ class Loop(Detector):
         an agent's calls, the same by tool and size, where prompts have no fingerprint; or another each time, which is
         weak evidence, and an alert when a session has plenty of them. Where no session is named and no fingerprint
         either, plenty of them are grave, and block with a second family.
-        *Growth*: the input grows step after step by the same amount (`growth_wobble` on average, half as much again in
-        a run twice as long); uneven steps and others' calls take it back. *Spawn*: an agent's new sessions in an hour,
-        far above those of any hour before.
+        *Growth*: the input grows step after step by the same amount (`growth_wobble` on average over
+        `block_growth_steps`, half as much over `growth_steps`, half as much again in a run nearly twice as long);
+        uneven steps and others' calls take it back. *Spawn*: an agent's new sessions in an hour, far above those of any
+        hour before.
 
         It takes more of them when the calls come irregularly, slowly, in parallel, of a batch workload, or name no
         session: the policy has a factor for each.

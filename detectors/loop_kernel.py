@@ -29,6 +29,8 @@ _NAMELESS = np.uint64(1)
 """Stands for the session of calls that name none."""
 _PER_OCTAVE = 150
 """Sizes are compared on a logarithmic scale with so many steps for each doubling."""
+_LONG_RUN = 1.8
+"""Times the steps that block: a run so long may be half as uneven again."""
 _BATCH, _AGENT = 1, 2
 
 
@@ -342,8 +344,9 @@ def judge(rows: State, calls: Calls, limits: Limits, told: Told) -> int:
                     # Prompts that differ may be the items of a job, whose sizes are alike by nature.
                     gravity = LOW + int(unknown) + int(plenty and (unknown or named))
                     level = 2 if plenty and unknown else 1
-            # The longer the run, the less even it need be.
-            wobble = limits.wobble * (1.5 if row.grown[k] >= 2 * limits.steps else 1.0)
+            # The longer the run, the less even it need be: a few steps are by chance alike, but not that much alike.
+            run = row.grown[k] / limits.block_steps
+            wobble = limits.wobble * (1.5 if run >= _LONG_RUN else min(run * run, 1.0))
             if level < 2 and grew and row.grown[k] >= limits.steps and row.wobble[k] <= wobble:
                 factor = limits.slow_growth_factor if row.gap[k] * TICK > limits.pace or not named else 1.0
                 if row.grown[k] >= limits.steps * factor:

@@ -39,6 +39,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     dear_ratio: Positive
     hint_calls: Positive
     alert_calls: Positive
+    session_calls: NotNegative
     calls_share: Share
     spend_share: Share
     mix_ratio: Positive
@@ -66,15 +67,14 @@ class ModelShift(Detector):
     """A mix of models that leaves the identity's past for dearer ones.
 
     What it detects:
-        What a model costs per token follows from the cost of the identity's own calls; a token of output counts
-        five times. *Never
-        used*: calls of models that the identity never used and that cost `dear_ratio` times its usual mix, or whose
-        cost is unknown. `hint_calls` of them within `half_life_minutes` are weak evidence; `alert_calls` of them, when
-        they make up `calls_share` of the recent calls and `spend_share` of the recent spend, alert. *Mix*: the dear
-        ones among its own models take over: the recent mix costs `mix_ratio` times the usual one, and `record_ratio`
-        times what it ever reached, and dear models make up
-        `mix_share` of its calls. The usual mix learns an hour at a time; a model is the identity's own once it was
-        used over `trusted_after_hours`.
+        What a model costs per token follows from the cost of the identity's own calls; a token of output counts five
+        times. *Never used*: calls of models that the identity never used and that cost `dear_ratio` times its usual
+        mix, or whose cost is unknown. `hint_calls` of them within `half_life_minutes` are weak evidence; `alert_calls`
+        of them, when they make up `calls_share` of the recent calls and `spend_share` of the recent spend, alert, but
+        of one session only `session_calls`. *Mix*: the dear ones among its own models take over: the recent mix costs
+        `mix_ratio` times the usual one, and `record_ratio` times what it ever reached, and dear models make up
+        `mix_share` of its calls. The usual mix learns an hour at a time; a model is the identity's own once it was used
+        over `trusted_after_hours`.
 
     Why it matters:
         Thieves take the dearest model there is: at the same number of calls it costs 10 to 60 times as much.
@@ -99,9 +99,9 @@ class ModelShift(Detector):
         c = config
         self._limits = Limits(
             float(c.first_calls), float(c.first_hours), float(c.warm_up_calls), float(c.warm_up_hours), c.dear_ratio,
-            c.hint_calls, c.alert_calls, c.calls_share, c.spend_share, c.mix_ratio, c.mix_share, c.record_ratio,
-            c.half_life_minutes * 60, c.trusted_after_hours, float(c.memory_hours), float(c.vouching_identities),
-            c.vouching_share, c.repeat_finding_seconds, c.adapt_hours * 3600,
+            c.hint_calls, c.alert_calls, c.session_calls, c.calls_share, c.spend_share, c.mix_ratio, c.mix_share,
+            c.record_ratio, c.half_life_minutes * 60, c.trusted_after_hours, float(c.memory_hours),
+            float(c.vouching_identities), c.vouching_share, c.repeat_finding_seconds, c.adapt_hours * 3600,
         )  # fmt: skip
 
     @property
@@ -115,8 +115,8 @@ class ModelShift(Detector):
         # What was not served cost nothing, and is no use of a model.
         skip = view.ticked.duplicate | batch.excluded | (batch.failed & (batch.status != _CUT)) | (batch.model == 0)
         calls = Calls(
-            view.row, view.ticked.time, view.velocities.returned, skip, batch.model, batch.input, batch.output,
-            batch.cost,
+            view.row, view.ticked.time, view.velocities.returned, skip, batch.model, batch.session, batch.input,
+            batch.output, batch.cost,
         )  # fmt: skip
         told = Told(
             np.empty(n, np.int64), np.empty(n, np.int8), np.empty(n, np.int8), np.empty((n, 4)), np.empty(n, ROW)

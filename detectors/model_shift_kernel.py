@@ -13,13 +13,15 @@ MODELS = 5
 ROW = np.dtype([
     ("told", "u4"), ("at", "u4"), ("began", "u4"), ("fresh", "f4"), ("record", "f4"), ("peak", "f4"),
     ("model", "u4", (MODELS,)), ("calls", "u2"), ("hours", "u2"), ("usual", "u2", (MODELS,)),
-    ("recent", "u2", (MODELS,)), ("price", "u2", (MODELS,)), ("gravity", "u1"), ("suspects", "u1"),
+    ("recent", "u2", (MODELS,)), ("price", "u2", (MODELS,)), ("session", "u1"), ("suspects", "u1"),
 ], align=True)  # fmt: skip
 """`told` and `at` (its last call) are seconds since 1970. `fresh` is a fading count of calls of dear models that it
-never used, and `began` when the first of them came. `record` is the greatest ratio of its recent mix's price to its
-usual mix's in the hours before, `peak` in this one. `calls` and distinct `hours` of its history. By model: a hash, its
-shares of the `usual` and the `recent` calls, and the `price` that the identity's own calls told, coded. Of a suspect
-(a bit each) `usual` is the hour of its first call: hours since 1970, their lowest 16 bits."""
+never used, `began` when the first of them came, and `session` 8 bits of a hash of the session that they all are of, 0
+where there is none. `record` is the greatest ratio of its recent mix's price to its usual mix's in the hours before,
+`peak` in this one. `calls` and distinct `hours` of its history. By model: a hash, its shares of the `usual` and the
+`recent` calls, and the `price` that the identity's own calls told, coded. Of a suspect (a bit each) `usual` is the hour
+of its first call: hours since 1970, their lowest 16 bits. The highest two bits of `suspects` say how grave it was when
+it was last told."""
 USER = np.dtype([("use", "u8"), ("identities", "i8")])
 """How many identities of a tenant use a model (or any, model 0). A hash table; its last place is none: there
 `identities` says how many places are taken."""
@@ -30,6 +32,8 @@ _WHOLE = 65535
 _CROWDED = np.uint8(1 << MODELS)
 """Set among the suspects' bits once the identity had more models than fit, other than in a burst of new ones: none is
 news any more."""
+_GRAVITY = 6
+"""The lowest of the bits of `suspects` that say how grave."""
 _OUTPUT = 5.0
 """Input tokens that one output token costs: vendors ask 3 to 8."""
 _RECENT = 1.0 / 16
@@ -48,6 +52,7 @@ class Calls(NamedTuple):
     returned: Flags
     skip: Flags
     model: Hashes
+    session: Hashes
     input: Floats
     output: Floats
     cost: Floats
@@ -74,6 +79,7 @@ class Limits(NamedTuple):
     dear: float
     hint: float
     alert: float
+    session: float
     calls_share: float
     spend_share: float
     mix: float
@@ -104,8 +110,8 @@ def judge(rows: State, tenant: Ints, users: State, calls: Calls, limits: Limits,
             continue
         now = seconds_of(calls.time[i])
         key = _short(calls.model[i])
-        if row.gravity > 0 and now - float(row.told) >= limits.adapt:
-            row.gravity = 0
+        if _gravity(row) > 0 and now - float(row.told) >= limits.adapt:
+            _grade(row, 0)
         # A late call is of the latest hour too.
         hour = np.uint16((max(now, int(row.at)) // 3600) & 0xFFFF)
         if now // 3600 > row.at // 3600:
@@ -125,20 +131,20 @@ def judge(rows: State, tenant: Ints, users: State, calls: Calls, limits: Limits,
             row.calls += 1 if row.calls < _WHOLE else 0
         how, gravity = 0, 0
         if suspect:
-            gravity = _never_used(row, at, now, of, users, limits, value)
+            gravity = _never_used(row, at, now, calls.session[i], of, users, limits, value)
             how = NEVER_USED
         elif _is_warm(row, limits):
             gravity = _of_mix(row, at, limits, value)
             how = MIX
         if gravity == 0:
             continue
-        if gravity <= row.gravity and (gravity == LOW or now - float(row.told) < limits.again):
+        if gravity <= _gravity(row) and (gravity == LOW or now - float(row.told) < limits.again):
             continue
         if how == MIX:
             # What lasts becomes the record, a step at each telling.
             row.record += (row.peak - row.record) * min(1.0, limits.again / limits.adapt)
         row.told = now
-        row.gravity = gravity
+        _grade(row, gravity)
         told.at[count] = i
         told.how[count] = how
         told.gravity[count] = gravity
@@ -178,6 +184,16 @@ def grow_users(users: State, grown: State) -> None:
 def _short(model: np.uint64) -> np.uint32:
     """32 bits of a model's hash, never 0."""
     return np.uint32(max((model ^ (model >> np.uint64(32))) & np.uint64(0xFFFFFFFF), np.uint64(1)))
+
+
+@compiled
+def _gravity(row: Row) -> int:
+    return int(row.suspects >> _GRAVITY)
+
+
+@compiled
+def _grade(row: Row, gravity: int) -> None:
+    row.suspects = np.uint8((row.suspects & ((1 << _GRAVITY) - 1)) | (gravity << _GRAVITY))
 
 
 @compiled
@@ -303,7 +319,7 @@ def _fold(row: Row, limits: Limits) -> None:
                 row.usual[k] = round(row.usual[k] + (share - row.usual[k]) * weight)
         row.record = max(1.0, row.record + (1.0 - row.record) / limits.memory)
         # What was told is no record yet: until it ends, or lasts.
-        if row.gravity == 0:
+        if _gravity(row) == 0:
             row.record = max(row.record, row.peak)
             row.peak = 0.0
     row.hours += 1 if row.hours < _WHOLE else 0
@@ -335,14 +351,20 @@ def _usual_price(row: Row) -> float:
 
 
 @compiled
-def _never_used(row: Row, at: int, now: int, tenant: int, users: State, limits: Limits, value: Floats) -> int:
+def _never_used(
+    row: Row, at: int, now: int, session: np.uint64, tenant: int, users: State, limits: Limits, value: Floats
+) -> int:
     """Judges a call of a suspect: whether it is dear, and how much of the recent calls and spend suspects are."""
     usual, price = _usual_price(row), _price(row, at)
     priced = not (np.isnan(usual) or np.isnan(price))
     if priced and price < limits.dear * usual:
         return 0
+    named = 0 if session == 0 else max(1, int(session & np.uint64(255)))
     if row.fresh < 1.0:
         row.began = now
+        row.session = named
+    elif row.session != named:
+        row.session = 0
     row.fresh += 1.0
     if row.fresh < limits.hint or (row.suspects & _CROWDED) != 0:
         return 0
@@ -360,6 +382,9 @@ def _never_used(row: Row, at: int, now: int, tenant: int, users: State, limits: 
     value[3] = new_calls / all_calls if all_calls > 0 else 0.0
     # The recent mix forgets slowly: of few calls in a row it shows less than their share.
     if row.fresh < limits.alert or value[2] < limits.spend_share or value[3] < limits.calls_share:
+        return LOW
+    # A conversation is one choice of a model, however long it is.
+    if row.session != 0 and row.fresh < limits.session:
         return LOW
     return LOW if not _is_warm(row, limits) or _vouched(row.model[at], tenant, users, limits) else MEDIUM
 

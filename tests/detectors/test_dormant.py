@@ -33,6 +33,16 @@ def test_a_sleeping_key_wakes_up_busy(findings: Found, policy: Config) -> None:
     assert not any(f.evidence.deterministic or f.evidence.extreme for f in found)
 
 
+@pytest.mark.parametrize(("calls", "severity"), [(13, "low"), (21, "medium")])
+def test_who_comes_back_has_more_to_do_than_before(findings: Found, calls: int, severity: str) -> None:
+    """Six calls at once is what it used to do. Thirteen are no news after four days away."""
+    traffic = Traffic()
+    for visit in range(6):
+        traffic.every(10.0, visit * 3 * HOUR, visit * 3 * HOUR + 60)
+    traffic.every(10.0, 5 * DAY, 5 * DAY + calls * 10)
+    assert findings(traffic.events, "dormant")[-1].severity == severity
+
+
 def test_it_is_told_once_a_minute_while_it_is_watched(findings: Found, policy: Config) -> None:
     traffic = sparse()
     traffic.every(2.0, 3 * DAY, 3 * DAY + 2 * HOUR)

@@ -83,6 +83,16 @@ def test_a_day_of_an_agent_says_little_of_the_next(drifts: Drifts, workload: str
     assert bool(medium(drifts(events))) == told
 
 
+@pytest.mark.parametrize(("usd", "told"), [(0.0005, False), (0.01, True)])
+def test_a_job_that_polls_more_often_is_weak_evidence_where_it_is_cheap(drifts: Drifts, usd: float, told: bool) -> None:
+    """Every minute instead of every ten, for six hours."""
+    often, seldom = [60.0 * n for n in range(6 * 60)], [600.0 * n for n in range(2 * 144)]
+    events = story(seldom, [2 * DAY + at for at in often], workload="batch", cost_usd=usd)
+    found = drifts(events)
+    assert found
+    assert bool(medium(found)) == told
+
+
 def test_a_row_is_small() -> None:
     assert ROW.itemsize <= 96
 

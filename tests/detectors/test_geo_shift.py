@@ -12,12 +12,12 @@ from schemas.finding import Finding
 from schemas.times import parse_millis
 
 Found = Callable[..., list[Finding]]
-HOURS = 8.0
+HOURS = 26.0
 NOW = HOURS * HOUR
 
 
 def settled(**common: Any) -> Traffic:
-    """An identity that has called from Berlin for eight hours."""
+    """An identity that has called from Berlin for a day and two hours."""
     traffic = Traffic(**(BERLIN | common))
     traffic.quietly(HOURS, per_hour=20)
     return traffic
@@ -32,7 +32,7 @@ def test_a_new_network_in_a_new_country_is_told_once(findings: Found, policy: Co
     assert found.evidence.cause.id == traffic.events[-20 + policy.geo_shift.calls_to_tell - 1].id
     assert found.evidence.details == {"country": "NG", "asn": 37282, "pattern": "place", "client": "known"}
     assert found.evidence.shared == "asn:37282/NG"
-    assert "AS37282 in NG, a network and a country never seen in 160 calls over 8 h" in found.reason
+    assert "AS37282 in NG, a network and a country never seen in 520 calls over 26 h" in found.reason
     assert (found.severity, found.evidence.deterministic, found.evidence.extreme) == ("medium", False, False)
 
 
@@ -264,10 +264,49 @@ def test_events_out_of_order_make_no_visits(findings: Found) -> None:
 def test_a_country_from_which_nobody_calls_is_soon_told(findings: Found, others: int, severity: str) -> None:
     """After four visits of its own: the others' countries speak for an identity that has little of a past."""
     traffic = Traffic(**BERLIN)
-    traffic.every(HOUR, HOUR, 5 * HOUR)
-    traffic.every(5.0, 5.5 * HOUR, 5.5 * HOUR + 20, **LAGOS)
-    found = findings(in_order(traffic.events, neighbours(others, 6)), "geo_shift")
+    traffic.every(6 * HOUR, HOUR, 25 * HOUR)
+    traffic.every(5.0, 25.5 * HOUR, 25.5 * HOUR + 20, **LAGOS)
+    found = findings(in_order(traffic.events, neighbours(others, 26)), "geo_shift")
     assert [(f.identity, f.severity) for f in found] == [("key_1", severity)]
+
+
+@pytest.mark.parametrize(("hours", "severity"), [(8.0, "low"), (23.0, "low"), (26.0, "medium")])
+def test_on_its_first_day_nobody_knows_where_an_identity_is_at_night(
+    findings: Found, hours: float, severity: str
+) -> None:
+    traffic = Traffic(**BERLIN)
+    traffic.quietly(hours, per_hour=20)
+    traffic.every(60.0, hours * HOUR, hours * HOUR + 1200, **LAGOS)
+    assert [f.severity for f in findings(traffic.events, "geo_shift")] == [severity]
+
+
+@pytest.mark.parametrize(("agent", "severity"), [("curl/8", "medium"), ("openai-python/2.8.1", "low")])
+def test_a_new_country_with_a_new_client_is_somebody_else_in_whatever_network(
+    findings: Found, agent: str, severity: str
+) -> None:
+    """A network that spans countries, as those of clouds and of VPNs do, says little."""
+    traffic = settled(user_agent="openai-python/2.8.1")
+    traffic.every(30.0, NOW, NOW + 300, **(LAGOS | {"asn": BERLIN["asn"], "user_agent": agent}))
+    assert [f.severity for f in findings(traffic.events, "geo_shift")] == [severity]
+
+
+def test_on_its_first_day_customers_in_turn_are_weak_evidence_too(findings: Found) -> None:
+    """More new places than an identity's row has room for, each seen once before the next."""
+    traffic = Traffic(**BERLIN)
+    traffic.quietly(8, per_hour=20)
+    for n in range(30):
+        traffic.call(8 * HOUR + n * 8.0, **(LAGOS | {"country": f"X{n % 6}", "asn": 64_500 + n % 6}))
+    assert {f.severity for f in findings(traffic.events, "geo_shift")} == {"low"}
+
+
+@pytest.mark.parametrize("kind", ["geo_shift", "shared_credential"])
+def test_strangers_who_name_an_identity_do_not_make_it_travel(findings: Found, kind: str) -> None:
+    """A flood of calls that anybody may send under any name, and the owner at work as ever."""
+    traffic = settled(user_agent="openai-python/2.8.1")
+    forged = LAGOS | {"user_agent": "curl/8", "identity_trust": "request_body"}
+    for n in range(60):
+        traffic.call(NOW + n * 20.0, **(forged if n % 3 else {}))
+    assert not findings(traffic.events, kind)
 
 
 def test_a_country_from_which_many_call_takes_more_of_a_past(findings: Found) -> None:

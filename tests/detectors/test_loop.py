@@ -119,6 +119,16 @@ def test_a_context_that_grows_by_the_same_step(findings: Found, policy: Config) 
     assert first_block(found) == policy.loop.block_growth_steps
 
 
+@pytest.mark.parametrize(("apart", "told_by"), [(0.02, 8), (0.08, 11)])
+def test_the_more_even_the_steps_the_fewer_tell(findings: Found, apart: float, told_by: int) -> None:
+    """Honest steps are random, and some in a row may be alike by chance."""
+    traffic, context = Traffic(session_id="s1", fingerprint=None, workload="agent"), 2000.0
+    for n in range(40):
+        context += 1500 * (1 + (apart if n % 2 else -apart))
+        traffic.call(n * 4.0, input_tokens=round(context))
+    assert findings(traffic.events, "loop")[0].observed == told_by
+
+
 def test_growth_whose_calls_end_in_another_order(findings: Found) -> None:
     traffic = Traffic(session_id="s1", workload="agent")
     order = [n + (1 if n % 6 == 4 else -1 if n % 6 == 5 else 0) for n in range(60)]

@@ -54,6 +54,17 @@ def test_amid_the_usual_calls_the_spend_tells(findings: Found) -> None:
     assert medium.evidence.details["calls_share"] < 0.5 < medium.evidence.details["spend_share"]
 
 
+@pytest.mark.parametrize(("calls", "sessions", "severity"), [(18, 1, "low"), (18, 2, "medium"), (40, 1, "medium")])
+def test_a_conversation_with_a_dear_model_is_weak_evidence(
+    findings: Found, calls: int, sessions: int, severity: str
+) -> None:
+    """Who tries a model for as long as one conversation lasts has not turned to it."""
+    traffic = settled()
+    for n in range(calls):
+        traffic.call(NOW + n * 45.0, **(DEAR | {"session_id": f"s-{n % sessions}"}))
+    assert told(findings, traffic)[-1].severity == severity
+
+
 def test_several_dear_models_add_up(findings: Found) -> None:
     traffic = settled()
     for n in range(12):
@@ -203,7 +214,7 @@ def test_sessions_on_the_dear_model_are_known_after_the_first(findings: Found) -
     traffic = Traffic()
     for hour in range(72):
         traffic.every(60.0, hour * HOUR, hour * HOUR + 1800, **(DEAR if hour % 12 == 5 else {}))
-    assert {f.evidence.offsets[0] // 30 for f in told(findings, traffic)} <= {5, 17}
+    assert {f.evidence.offsets[0] // 30 for f in told(findings, traffic)} <= {5, 29}
 
 
 def test_a_backfill_of_embeddings_is_no_new_past(findings: Found) -> None:

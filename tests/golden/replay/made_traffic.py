@@ -128,20 +128,20 @@ def loop_popular_prompt() -> Events:
 def geo_shift_stolen_key() -> Events:
     """A key of a Berlin service is used from Lagos, and loudly: the place and the velocity together."""
     traffic = Traffic("key_moved", **BERLIN)
-    traffic.quietly(8)
-    traffic.every(1.0, 8 * HOUR, 8 * HOUR + 120, **(LAGOS | {"input_tokens": 9000, "cost_usd": 0.06}))
-    return in_order(traffic.events, _bystander(8.5))
+    traffic.quietly(26, per_hour=15)
+    traffic.every(1.0, 26 * HOUR, 26 * HOUR + 120, **(LAGOS | {"input_tokens": 9000, "cost_usd": 0.06}))
+    return in_order(traffic.events, _bystander(26.5))
 
 
 def geo_shift_failover() -> Events:
     """A cloud region fails and its calls come from another country of the same network, where colleagues are."""
     traffic = Traffic("key_failover", **BERLIN)
-    traffic.quietly(8)
-    traffic.every(60.0, 8 * HOUR, 9 * HOUR, **DUBLIN)
+    traffic.quietly(26, per_hour=15)
+    traffic.every(60.0, 26 * HOUR, 27 * HOUR, **DUBLIN)
     colleagues = [Traffic(f"key_dublin_{n}", **DUBLIN) for n in range(2)]
     for colleague in colleagues:
-        colleague.quietly(9, per_hour=4)
-    return in_order(traffic.events, *(colleague.events for colleague in colleagues), _bystander(9.5))
+        colleague.quietly(27, per_hour=4)
+    return in_order(traffic.events, *(colleague.events for colleague in colleagues), _bystander(27.5))
 
 
 def shared_credential_resold_key() -> Events:
