@@ -20,7 +20,7 @@ from detectors.geo_shift_kernel import (
 )
 from detectors.identities import Rows
 from detectors.places import Known
-from detectors.view import Detector, Raised, View, amount, digest, says_where, short
+from detectors.view import Detector, Raised, View, amount, digest, short
 from schemas.bounds import NotNegative, Positive, Share, Some
 from schemas.finding import Kind, Severity
 
@@ -68,7 +68,6 @@ class GeoShift(Detector):
         or the identity has little of a history, it is weak evidence, which counts only together with other families.
         As long as such a client stays, every `busy_calls` calls remind of it, after `remind_minutes`: whatever else
         is found meanwhile comes with a strange place.
-        Calls whose caller chose the name (`identity_trust` request_body) say nothing of where its owner is.
         Where two others of the tenant are regularly is no new place. A place is known after `trusted_after_hours`;
         until then it vouches for nothing, but that its country is new is told once.
 
@@ -105,8 +104,8 @@ class GeoShift(Detector):
         batch, c, n, known = view.batch, self._config, len(view.batch), self._known
         calls = Calls(
             view.row, view.tenant_key[view.tenant[view.row]], batch.identity, view.ticked.time,
-            view.velocities.returned, view.ticked.duplicate, ~says_where(batch), batch.retry, batch.offset,
-            batch.country, batch.asn, batch.agent, batch.latitude, batch.longitude, batch.accuracy,
+            view.velocities.returned, view.ticked.duplicate, batch.excluded, batch.retry, batch.offset, batch.country,
+            batch.asn, batch.agent, batch.latitude, batch.longitude, batch.accuracy,
         )  # fmt: skip
         limits = Limits(
             float(c.calls_to_tell), c.visit_minutes * 60, c.common_share, c.least_chance, c.weak_chance, c.travel_km,

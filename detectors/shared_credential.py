@@ -8,7 +8,7 @@ from msgspec import Struct
 from detectors.compiled import Row, State, compiled
 from detectors.identities import Rows
 from detectors.places import count_bits, mixed
-from detectors.view import Detector, Raised, View, digest, says_where, short
+from detectors.view import Detector, Raised, View, digest, short
 from schemas.batch import Codes, Flags, Floats, Hashes, Ints
 from schemas.bounds import NotNegative, Positive, Some
 from schemas.finding import Kind, Severity
@@ -136,7 +136,7 @@ class SharedCredential(Detector):
         batch, c, n = view.batch, self._config, len(view.batch)
         calls = _Calls(
             view.row, view.ticked.time, view.velocities.first, view.velocities.returned, view.ticked.duplicate,
-            ~says_where(batch), batch.country, batch.asn, batch.agent,
+            batch.excluded, batch.country, batch.asn, batch.agent,
         )  # fmt: skip
         limits = _Limits(
             c.window_minutes * 60, float(c.countries), float(c.networks), float(c.alternations),

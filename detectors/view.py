@@ -10,11 +10,10 @@ from xxhash import xxh3_64_hexdigest
 from detectors.clock import Ticked
 from detectors.identities import Rows
 from detectors.windows import Closings, Velocities
-from schemas.batch import TRUSTS, Batch, Flags, Hashes, Ints
+from schemas.batch import Batch, Hashes, Ints
 from schemas.finding import Kind, Severity
 
 _SHORT = 64
-_CHOSEN = TRUSTS.index("request_body")
 
 
 class View(Struct, frozen=True):
@@ -91,12 +90,6 @@ class Detector(Protocol):
     def restore_shared(self, saved: bytes) -> None:  # noqa: ARG002
         """Takes what `save_shared` gave."""
         return
-
-
-def says_where(batch: Batch) -> Flags:
-    """Which events say where the owner of a name is: not those whose caller chose the name, or who guessed it."""
-    says: Flags = ~(batch.excluded | (batch.trust == _CHOSEN))
-    return says
 
 
 def digest(state: NDArray[np.void]) -> str:
