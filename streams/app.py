@@ -21,6 +21,9 @@ from streams.transport import deliver_in_chunks
 
 _HEARTBEAT_SECONDS = 3.0
 _SESSION_SECONDS = 15.0
+_METADATA_MS = 10_000
+"""A broker that has just started may not know its topics yet, and who joins the group then gets no partition. Whoever
+leads the group notices, and has it assigned anew, when next it asks what topics there are."""
 _STOP_SECONDS = 15.0
 """What a worker has for its last checkpoint and for taking leave of Kafka."""
 _SCRATCH = tempfile.TemporaryDirectory(prefix="tripswitch-")
@@ -46,6 +49,7 @@ def make_app(name: str, kafka: Kafka, topics: Sequence[str], *, commits: bool = 
         broker_session_timeout=_SESSION_SECONDS,
         broker_heartbeat_interval=_HEARTBEAT_SECONDS,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=_METADATA_MS,
         consumer_group_instance_id=kafka.group_instance and f"{name}-{kafka.group_instance}",
         producer_max_request_size=4 << 20,
         topic_allow_declare=False,

@@ -104,8 +104,8 @@ class Crowd:
         ]
 
     def history(self, now: int) -> list[tuple[str, bytes]]:
-        """Ten hours of ordinary use before `now` (ms), as (key, value)."""
-        moments = [now - 11 * HOUR + minute * 60_000 for minute in range(0, 10 * 60, 6)]
+        """A day and an hour of ordinary use before `now` (ms), as (key, value): before that, places say little."""
+        moments = [now - 26 * HOUR + minute * 60_000 for minute in range(0, 25 * 60, 15)]
         return [
             (member.name, json.dumps(self._event(member, at + self._random.randrange(60_000))).encode())
             for at in moments
