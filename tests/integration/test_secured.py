@@ -152,7 +152,7 @@ def test_a_gateway_writes_no_command(secured: Secured, topic: str) -> None:
 
 @pytest.mark.parametrize("role", sorted(set(RIGHTS) - {"decide", "break-glass"}))
 def test_nobody_but_decide_writes_the_kill_switch(secured: Secured, role: str) -> None:
-    options = {"bootstrap.servers": secured.road.bootstrap, **as_client(secured._certificates, f"tripswitch-{role}")}
+    options = {"bootstrap.servers": secured.road.bootstrap, **as_client(secured.certificates, f"tripswitch-{role}")}
     refused: list[KafkaError] = []
     producer = Producer({**options, "log_level": 0})
     producer.produce(KILLSWITCH, b"x", b"y", on_delivery=lambda error, _: refused.append(error))

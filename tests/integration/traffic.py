@@ -22,12 +22,12 @@ DELIVERED_S = 90.0
 
 
 class Story:
-    """Three identities with ten hours of ordinary use, then a theft, a loop and a spike in the last minute."""
+    """Three identities with 26 hours of ordinary use, then a theft, a loop and a spike in the last minute."""
 
     def __init__(self, now: int) -> None:
         self.events: list[dict[str, Any]] = []
         people = (("key_stolen", "interactive"), ("agent_loop", "agent"), ("svc_spike", "interactive"))
-        for hour in range(10, 0, -1):
+        for hour in range(26, 0, -1):
             for minute in range(0, 50, 5):
                 for name, workload in people:
                     self.call(name, now - hour * HOUR + minute * 60_000, workload=workload)

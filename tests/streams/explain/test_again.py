@@ -82,7 +82,8 @@ def test_the_state_is_that_before_the_event_and_its_calls_are_the_identity_s(
     events = CASES["geo_shift_stolen_key"]()
     path = events_file(events)
     replay(path, tmp_path / "out", policy, Directory())
-    source, finding = ReplayFolder(tmp_path / "out", path), findings_of(tmp_path / "out")[0]
+    source = ReplayFolder(tmp_path / "out", path)
+    finding = next(one for one in findings_of(tmp_path / "out") if one.kind == "geo_shift")
     first, last = finding.evidence.offsets
     mine = [(n, event) for n, event in enumerate(events) if event.subject == finding.identity]
     again = compute_again(finding, [], source.items(0), policy, Directory())

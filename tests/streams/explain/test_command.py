@@ -65,7 +65,7 @@ def test_an_incident_is_explained_by_the_finding_that_decided(
 
 
 def test_a_finding_on_the_screen(cli: Cli, told: Any, use: list[Any], tmp_path: Path) -> None:
-    finding = lines(tmp_path / "out", "findings")[0]
+    finding = next(one for one in lines(tmp_path / "out", "findings") if one["kind"] == "geo_shift")
     shown = cli(*told(finding["finding_id"], *use)).stdout
     for part in (
         finding["reason"], finding["evidence"]["state_digest"], "Decision", "Computed again from the events",
