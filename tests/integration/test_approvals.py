@@ -108,7 +108,9 @@ def test_what_is_approved_is_no_case_within_its_multiplier_and_until_its_end(roa
     wait_until(lambda: quiet(road), "everything was decided on", road)
     assert blocked(road) == {"beyond", "overdrawn"}
     [spike] = [one for one in findings(road, "launch") if one["evidence"].get("extreme")][:1]
-    assert "quota" in {one["kind"] for one in findings(road, "metered") if one["severity"] == "high"}
+    # By where buckets happen to end it is a spike too; an approval excuses volume, and nothing else may be found.
+    found = {one["kind"] for one in findings(road, "metered") if one["severity"] == "high"}
+    assert {"quota"} <= found <= {"quota", "spike"}
 
     # A later approval takes the place of the one before.
     ends = begins
