@@ -9,14 +9,13 @@ from detectors.model_shift_kernel import (
     MEDIUM,
     NEVER_USED,
     ROW,
-    USER,
     Calls,
     Limits,
     Told,
     count_users,
-    grow_users,
     judge,
 )  # fmt: skip
+from detectors.model_users import USER, grow_users
 from detectors.view import Detector, Raised, View, amount, digest, short
 from schemas.batch import Ints
 from schemas.bounds import Count, NotNegative, Positive, Share, Some

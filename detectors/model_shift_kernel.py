@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detectors.compiled import Row, State, compiled
+from detectors.model_users import change_users, vouched
 from detectors.seconds import seconds_of
 from schemas.batch import Codes, Flags, Floats, Hashes, Ints
 
@@ -22,9 +23,6 @@ where there is none. `record` is the greatest ratio of its recent mix's price to
 `recent` calls, and the `price` that the identity's own calls told, coded. Of a suspect (a bit each) `usual` is the hour
 of its first call: hours since 1970, their lowest 16 bits. The highest two bits of `suspects` say how grave it was when
 it was last told."""
-USER = np.dtype([("use", "u8"), ("identities", "i8")])
-"""How many identities of a tenant use a model (or any, model 0). A hash table; its last place is none: there
-`identities` says how many places are taken."""
 LOW, MEDIUM = 1, 2
 NEVER_USED, MIX = 1, 2
 _WHOLE = 65535
@@ -161,20 +159,9 @@ def count_users(rows: State, tenant: Ints, users: State) -> None:
         row = rows[i]
         for k in range(MODELS):
             if row.model[k] != 0:
-                _change(users, tenant[i], row.model[k], 1)
+                change_users(users, tenant[i], row.model[k], 1)
         if _knows_any(row):
-            _change(users, tenant[i], np.uint32(0), 1)
-
-
-@compiled
-def grow_users(users: State, grown: State) -> None:
-    """Fills the blank table `grown` from a smaller one."""
-    for at in range(len(users) - 1):
-        if users[at].identities > 0:
-            grown[-1].identities += 1
-            slot = _use_at(grown, users[at].use)
-            grown[slot].use = users[at].use
-            grown[slot].identities = users[at].identities
+            change_users(users, tenant[i], np.uint32(0), 1)
 
 
 # -- one identity's models --------------------------------------------------------------------------------------------
@@ -221,8 +208,8 @@ def _knows_any(row: Row) -> bool:
 def _enter(row: Row, at: int, key: np.uint32, tenant: int, users: State) -> None:
     """Puts a model into an empty place of the row."""
     if not _knows_any(row):
-        _change(users, tenant, np.uint32(0), 1)
-    _change(users, tenant, key, 1)
+        change_users(users, tenant, np.uint32(0), 1)
+    change_users(users, tenant, key, 1)
     row.model[at] = key
     row.recent[at] = 0
     row.price[at] = 0
@@ -230,10 +217,10 @@ def _enter(row: Row, at: int, key: np.uint32, tenant: int, users: State) -> None
 
 @compiled
 def _remove(row: Row, at: int, tenant: int, users: State) -> None:
-    _change(users, tenant, row.model[at], -1)
+    change_users(users, tenant, row.model[at], -1)
     row.model[at] = 0
     if not _knows_any(row):
-        _change(users, tenant, np.uint32(0), -1)
+        change_users(users, tenant, np.uint32(0), -1)
 
 
 @compiled
@@ -386,7 +373,9 @@ def _never_used(
     # A conversation is one choice of a model, however long it is.
     if row.session != 0 and row.fresh < limits.session:
         return LOW
-    return LOW if not _is_warm(row, limits) or _vouched(row.model[at], tenant, users, limits) else MEDIUM
+    if not _is_warm(row, limits) or vouched(row.model[at], tenant, users, limits.vouching, limits.vouching_share):
+        return LOW
+    return MEDIUM
 
 
 @compiled
@@ -421,39 +410,3 @@ def _of_mix(row: Row, at: int, limits: Limits, value: Floats) -> int:
     if ratio < limits.mix or ratio < limits.record * row.record or value[3] < limits.mix_share:
         return 0
     return MEDIUM
-
-
-# -- what the partition's identities share ----------------------------------------------------------------------------
-
-
-@compiled
-def _use_at(users: State, use: np.uint64) -> int:
-    mask = np.uint64(len(users) - 2)
-    at = (use * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20) & mask
-    while users[at].use != 0 and users[at].use != use:
-        at = (at + np.uint64(1)) & mask
-    return int(at)
-
-
-@compiled
-def _use(tenant: int, model: np.uint32) -> np.uint64:
-    """Never 0."""
-    return (np.uint64(tenant + 1) << np.uint64(32)) | np.uint64(model)
-
-
-@compiled
-def _change(users: State, tenant: int, model: np.uint32, by: int) -> None:
-    use = _use(tenant, model)
-    at = _use_at(users, use)
-    if users[at].use == 0:
-        users[at].use = use
-        users[-1].identities += 1
-    users[at].identities += by
-
-
-@compiled
-def _vouched(model: np.uint32, tenant: int, users: State, limits: Limits) -> bool:
-    """Whether so many others of the tenant use a model that it is no one identity's doing."""
-    others = users[_use_at(users, _use(tenant, model))].identities - 1
-    everybody = users[_use_at(users, _use(tenant, np.uint32(0)))].identities - 1
-    return bool(others >= limits.vouching and others >= limits.vouching_share * everybody)
