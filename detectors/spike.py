@@ -77,6 +77,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     warm_up_hours: Count
     unusual_ratio: Positive
+    settled_hours: Positive
     usual_jump: Positive
     calls: Count
     large_calls: Count
@@ -122,7 +123,9 @@ class Spike(Detector):
         money counts. Beyond `unusual_ratio`, or where a bank of record excursions over five minutes' tokens leaves its
         range: unusual, which counts only beside other evidence.
         As long as it has little history an identity is measured against its class's `cold_*` figures and what the
-        class's busy minutes reach (a River quantile). Identities with a River velocity model must also lie
+        class's busy minutes reach (a River quantile). Then its own record speaks, but the greatest of few hours is
+        soon broken: before `settled_hours` it takes the root of `settled_hours` over its hours more to be extreme.
+        Identities with a River velocity model must also lie
         `deviations` standard deviations above its mean. A sum becomes a record after `learn_after_minutes` without a
         spike; a spike within `adapt_hours`.
 
@@ -152,6 +155,7 @@ class Spike(Detector):
             ratio,
             least_of(ratio, floor, cold, config.warm_up_hours),
             unusual=config.unusual_ratio,
+            settled=float(config.settled_hours),
             usual_jump=config.usual_jump,
             calls=float(config.calls),
             large_calls=float(config.large_calls),

@@ -28,6 +28,7 @@ from detectors.spike_records import (
     least_for,
     signed,
     standard_of,
+    youth,
 )
 from schemas.batch import Codes, Flags, Floats, Ints
 
@@ -147,7 +148,9 @@ def _level(row: Row, ratio: float, broad: bool, longer: bool, moment: int, minut
     if not known and (ratio < _NEW * least or (spend < 2 * limits.least_usd and lasted < limits.cheap)):
         return 0
     # The farther beyond, the sooner; but not what is measured against others.
-    if ratio < max(extreme * min(1.0, limits.cheap / max(lasted, 1)), _SLOWEST * least):
+    # Of somebody young more is told than blocked.
+    young = youth(row, limits) if known else 1.0
+    if ratio < young * max(extreme * min(1.0, limits.cheap / max(lasted, 1)), _SLOWEST * least):
         return TOLD
     if spend < limits.throttled_usd and lasted < (limits.cheap if longer else limits.cheap_throttled):
         return TOLD

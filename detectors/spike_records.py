@@ -4,6 +4,7 @@ Three spans: the ten-second slot of a call with the one before it, the last minu
 greatest sum that a span ever had, as far as it is learnt (`detectors.spike_learning`).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,7 @@ class Limits(NamedTuple):
     ratio: Floats
     least: Floats
     unusual: float
+    settled: float
     usual_jump: float
     calls: float
     large_calls: float
@@ -101,6 +103,13 @@ def signed(moment: Any) -> Any:
 def is_known(row: Row, limits: Limits) -> bool:
     """Whether its own history alone speaks for an identity."""
     return bool(row.hours >= len(limits.least) - 1)
+
+
+@compiled
+def youth(row: Row, limits: Limits) -> float:
+    """By what factor the greatest of an identity's few hours falls short of what it will be once it is settled: the
+    greatest of n times as many is about sqrt(n) times as much, where bursts have a heavy tail."""
+    return math.sqrt(max(1.0, limits.settled / max(1.0, float(row.hours))))
 
 
 @compiled

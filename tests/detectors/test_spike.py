@@ -17,7 +17,7 @@ from schemas.finding import Finding
 from schemas.times import parse_millis
 
 Found = Callable[..., list[Finding]]
-WARM = 7.0
+WARM, SETTLED = 7.0, 25.0
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ def alerts(found: list[Finding]) -> list[Finding]:
     return [finding for finding in found if finding.severity != "low"]
 
 
-def seconds_to(finding: Finding) -> float:
-    """Seconds from the end of the warm-up to a finding."""
-    return (parse_millis(finding.time) - START_MS) / 1000 - WARM * HOUR
+def seconds_to(finding: Finding, after: float = WARM) -> float:
+    """Seconds from the end of the warm-up, `after` so many hours, to a finding."""
+    return (parse_millis(finding.time) - START_MS) / 1000 - after * HOUR
 
 
 def test_a_cheap_burst_is_weak_evidence_until_it_goes_on(
@@ -98,14 +98,14 @@ def test_what_goes_on_needs_fewer_calls_a_minute(findings: Found, limits: ClassC
 def test_a_burst_far_beyond_the_record_is_extreme_within_ten_seconds_or_so(findings: Found, policy: Config) -> None:
     """Two calls a second of somebody who never made more than a few a minute."""
     traffic = Traffic(cost_usd=0.005)
-    traffic.quietly(WARM, per_hour=30)
-    traffic.every(0.5, WARM * HOUR, WARM * HOUR + 60)
-    found = findings(in_order(traffic.events, others(WARM + 0.2).events), "spike")
+    traffic.quietly(SETTLED, per_hour=30)
+    traffic.every(0.5, SETTLED * HOUR, SETTLED * HOUR + 60)
+    found = findings(in_order(traffic.events, others(SETTLED + 0.2).events), "spike")
     [first, *_] = alerts(found)
-    assert seconds_to(first) <= 10
+    assert seconds_to(first, SETTLED) <= 10
     [extreme, *_] = [f for f in found if f.evidence.extreme]
     assert extreme.severity == "critical"
-    assert policy.spike.sustained_seconds / 2 <= seconds_to(extreme) <= 20
+    assert policy.spike.sustained_seconds / 2 <= seconds_to(extreme, SETTLED) <= 20
 
 
 def test_a_finding_names_the_event_that_crossed_the_line(findings: Found, policy: Config, least: float) -> None:
@@ -272,16 +272,16 @@ def test_longer_answers_are_no_import_of_many_calls(
 ) -> None:
     """The same output, next to free: by a few endless answers, or by many calls as always."""
     traffic = Traffic(cost_usd=1e-7)
-    traffic.quietly(WARM, per_hour=30)
-    start, seconds = WARM * HOUR, policy.spike.cheap_seconds + 300
+    traffic.quietly(SETTLED, per_hour=30)
+    start, seconds = SETTLED * HOUR, policy.spike.cheap_seconds + 300
     traffic.every(every, start, start + seconds, input_tokens=10, output_tokens=output)
-    found = findings(in_order(traffic.events, others(WARM + 0.5).events), "spike")
+    found = findings(in_order(traffic.events, others(SETTLED + 0.5).events), "spike")
     assert alerts(found)
     assert any(f.evidence.extreme for f in found) == extreme
 
 
 def test_history_is_trusted_by_degrees(findings: Found, limits: ClassConfig) -> None:
-    """The same burst after three hours, and after seven: too little for a newcomer, told of somebody known."""
+    """The same burst after two hours, and after a day: too little for a newcomer, told of somebody known."""
 
     def story(hours: float) -> list[Finding]:
         traffic = Traffic(cost_usd=0.01)
@@ -291,6 +291,24 @@ def test_history_is_trusted_by_degrees(findings: Found, limits: ClassConfig) -> 
 
     assert not story(2.0)
     assert story(WARM)
+
+
+def test_the_record_of_few_hours_must_be_broken_by_more_before_it_blocks(
+    findings: Found, policy: Config, least: float
+) -> None:
+    """The same burst after seven hours and after a day: told of both, extreme of one."""
+
+    def story(hours: float) -> list[Finding]:
+        traffic = Traffic(cost_usd=0.005)
+        traffic.quietly(hours, per_hour=30)
+        burst(traffic, hours * HOUR, 60, least * policy.spike.interactive.extreme_ratio * 1.3)
+        return findings(in_order(traffic.events, others(hours + 0.2).events), "spike")
+
+    young, settled = story(WARM), story(SETTLED)
+    assert WARM < policy.spike.settled_hours <= SETTLED
+    assert alerts(young)
+    assert not any(f.evidence.extreme for f in young)
+    assert any(f.evidence.extreme for f in settled)
 
 
 def test_a_lasting_change_is_let_in_after_hours(
