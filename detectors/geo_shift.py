@@ -42,6 +42,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     default_accuracy_km: NotNegative
     accuracy_factor: NotNegative
     alternations: Some
+    client_alternations: Some
     trusted_after_hours: NotNegative
     least_visits: Positive
     least_hours: NotNegative
@@ -109,7 +110,7 @@ class GeoShift(Detector):
         )  # fmt: skip
         limits = Limits(
             float(c.calls_to_tell), c.visit_minutes * 60, c.common_share, c.least_chance, c.weak_chance, c.travel_km,
-            c.travel_kmh, c.default_accuracy_km, c.accuracy_factor, float(c.alternations),
+            c.travel_kmh, c.default_accuracy_km, c.accuracy_factor, float(c.alternations), float(c.client_alternations),
             c.trusted_after_hours * 3600, c.least_visits, c.least_hours * 3600, c.client_chance,
             float(c.busy_calls), c.remind_minutes * 60,
         )  # fmt: skip
