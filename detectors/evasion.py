@@ -16,19 +16,20 @@ from schemas.bounds import Count, NotNegative, Positive, Share, Some
 from schemas.finding import Kind
 
 _ROW = np.dtype([
-    *others.FIELDS, ("grave", "u1"), ("since", "u4"), ("told", "u4"),
+    *others.FIELDS, ("grave", "u1"), ("since", "u4"), ("told", "u4"), ("last", "u4"),
     # Evidence against the past; the past's share of uncounted calls, over how many; and the run of calls that tells.
-    ("evidence", "f4"), ("share", "f4"), ("seconds", "f4"), ("squares", "f4"), ("calls", "u2"), ("run", "u2"),
+    ("evidence", "f4"), ("share", "f4"), ("seconds", "f4"), ("squares", "f4"), ("calls", "u4"), ("run", "u4"),
     ("cut", "f4"),
 ], align=True)  # fmt: skip
-"""`seconds` and `squares` are sums over the uncounted calls of the run: how long they took, and how alike that was."""
+"""`seconds` and `squares` are sums over the uncounted calls of the run: how long they took, and how alike that was.
+`told` and `last` are moments in s: when it was told last, and when a call of the run last went uncounted."""
 _MOST = 60_000
 _PRIOR = 20.0
 """Calls that an identity without a past counts as having made."""
 _SLOWLY = 10.0
 """Times as many calls make the past while there is evidence against them: only what lasts is learnt."""
-_OVER = 1800
-"""Seconds without a word of it: what comes then is another story."""
+_OVER = 900
+"""Seconds without an uncounted call after which what was told is over: what comes then is another story."""
 _HIGH, _SURE = 1, 2
 _CUT = 499
 _EMBEDS = "embed"
@@ -212,6 +213,8 @@ def _weigh(row: Row, weight: float, seconds: float, usual: float, limits: _Limit
         row.seconds += seconds
         row.squares += seconds * seconds
     else:
+        # However long it went on, no more metered calls are needed to outweigh it than what is just sure.
+        row.evidence = min(row.evidence, limits.evidence * limits.sure)
         row.evidence = max(row.evidence + np.log((1 - burst) / (1 - usual)), 0.0)
     row.run = min(row.run + 1, _MOST)
     if row.evidence == 0.0:
@@ -247,9 +250,12 @@ def _judge(rows: State, voices: State, calls: _Calls, limits: _Limits, told: _To
             row.share -= row.share / (_PRIOR + min(row.calls, 500))
             row.calls = min(row.calls + 1, _MOST)
             continue
-        if row.told > 0 and np.int64(t // 1000 % WRAP) - np.int64(row.told) > _OVER:
+        tick = t // 1000 % WRAP
+        if row.told > 0 and np.int64(tick) - np.int64(row.last) > _OVER:
             _forget_run(row)
             row.told = 0
+        if weight > 0:
+            row.last = tick
         if row.evidence == 0:
             row.since = calls.offset[i] % WRAP
         _, said_ill, said_well = listen(voices, row, calls.matter[i], 0)
@@ -263,7 +269,6 @@ def _judge(rows: State, voices: State, calls: _Calls, limits: _Limits, told: _To
             continue
         if row.run < limits.calls or row.cut < limits.cut:
             continue
-        tick = t // 1000 % WRAP
         ratio = 0.0 if _same_time(row, limits.timeout) else min(row.evidence / limits.evidence, row.cut / limits.cut)
         grave = _SURE if ratio >= limits.sure else _HIGH if ratio >= limits.grave else 0
         if row.told > 0 and grave <= row.grave and np.int64(tick) - np.int64(row.told) < limits.again / 1000:
