@@ -53,8 +53,8 @@ class Case:
     def __init__(self, tenant: str, identity: str, config: Config) -> None:
         self.tenant = tenant
         self.identity = identity
-        self.risk = Standing(config.risk)
-        self.claims = Standing(config.risk)
+        self.risk = Standing(config)
+        self.claims = Standing(config)
         """What those did who merely claim to be this identity: it is told, and never held against its owner."""
         self.blocks: dict[tuple[Scope, str], InForce] = {}
         self.block_starts: list[int] = []
@@ -132,7 +132,7 @@ class Case:
         """A person gave access back: what was held against the identity counts no more."""
         self.cleared_at = moment
         self.block_starts.clear()
-        self.risk, self.claims = Standing(config.risk), Standing(config.risk)
+        self.risk, self.claims = Standing(config), Standing(config)
 
     def answered(self, finding: Finding, moment: int) -> bool:
         """Whether what the finding speaks of reaches back to before a person gave access back, or to before another
