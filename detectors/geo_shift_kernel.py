@@ -34,8 +34,8 @@ places above suspicion, whose `level` is 0. `here` and `watched` are numbers of 
 came from, and the suspect place whose first call is at `offset`. `agents` has a bit per client. What most calls need
 comes first: memory is what a call costs."""
 VOUCHED, WEAK, PLACE, BUSY, TRAVEL, STILL = 1, 2, 3, 4, 5, 6
-"""What is told, and how much a place is suspected: `level`, `told`, `told_by`. Of a place that others vouch for, but not
-for the client, only travel is told. `STILL` reminds of what was told."""
+"""What is told, and how much a place is suspected: `level`, `told`, `told_by`. Of a place that is not strange (`VOUCHED`)
+only travel is told, if the client is. `STILL` reminds of what was told."""
 NEW_COUNTRY, NEW_NETWORK, NEW_CLIENT, RARE_CLIENT = 1, 2, 4, 8
 """Of `news`: what the identity had not seen before; `RARE_CLIENT` where it hardly ever has a client never seen."""
 _SETTLED = 3600

@@ -101,6 +101,9 @@ class Case:
         # What only reminds opens nothing, though what it reminds of once did.
         if old is None and (finding.severity == "info" or standing.since(together).total(moment) < config.risk.open):
             return None
+        if old is None:
+            # It begins with what was found together: what was small hours ago is no part of it.
+            self.findings = {k: one for k, one in self.findings.items() if parse_millis(one.time) >= together}
         ranked = sorted(self.findings.values(), key=_weight, reverse=True)
         graver = worse and _SEVERITIES.index(finding.severity) >= _SEVERITIES.index("medium")
         flared = old is not None and graver and silent >= config.risk.raise_again_minutes * 60_000

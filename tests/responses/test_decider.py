@@ -253,6 +253,15 @@ def test_a_small_thing_hours_after_an_incident_is_no_incident(story: Begin, conf
     assert [i.state for i in s.incidents.values()] == ["closed", "open"]
 
 
+def test_an_incident_begins_with_what_was_found_together(story: Begin, config: Config) -> None:
+    s = story()
+    s.find(0, "geo_shift", "low")
+    later = 3600 + config.response.together_minutes * 60
+    s.find(3600, "model_shift", "low")
+    s.find(later, "spike", "medium")
+    assert s.incident.kinds == ["spike", "model_shift"]
+
+
 def test_an_incident_stays_open_while_a_block_is_renewed(story: Begin, config: Config) -> None:
     s = story()
     s.loop(0)
