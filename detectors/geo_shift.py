@@ -74,7 +74,9 @@ class GeoShift(Detector):
 
         *Impossible travel*: calls that go back and forth, `alternations` times, between a known and the new place
         faster than `travel_kmh`, over at least `travel_km` after `accuracy_factor` times both accuracy radii. It is
-        told again while it goes on.
+        told again while it goes on. Where the place is not strange, because two others of the tenant are regularly
+        there, it takes `client_alternations`, and a client there that the identity never had: they vouch for the
+        place, not for that.
 
     Why it matters:
         A leaked key is used within minutes, from the thief's network. For machines the network tells first.
@@ -88,7 +90,7 @@ class GeoShift(Detector):
 
     name = "geo_shift"
     kind: Kind = "geo_shift"
-    version = 3
+    version = 4
 
     def __init__(self, config: Config) -> None:
         self._config = config

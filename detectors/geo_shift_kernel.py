@@ -33,9 +33,9 @@ ROW = np.dtype([
 places above suspicion, whose `level` is 0. `here` and `watched` are numbers of places plus one: where the last call
 came from, and the suspect place whose first call is at `offset`. `agents` has a bit per client. What most calls need
 comes first: memory is what a call costs."""
-VOUCHED, WEAK, PLACE, BUSY, TRAVEL, STILL = 1, 2, 3, 4, 5, 6
-"""What is told, and how much a place is suspected: `level`, `told`, `told_by`. Of a place that is not strange (`VOUCHED`)
-only travel is told, if the client is. `STILL` reminds of what was told."""
+WEAK, PLACE, BUSY, TRAVEL, STILL, VOUCHED = 1, 2, 3, 4, 5, 6
+"""What is told, and how much a place is suspected: `level`, `told`, `told_by`. `STILL` reminds of what was told. A place
+that is `VOUCHED` is not strange, its client is: only travel is told of it."""
 NEW_COUNTRY, NEW_NETWORK, NEW_CLIENT, RARE_CLIENT = 1, 2, 4, 8
 """Of `news`: what the identity had not seen before; `RARE_CLIENT` where it hardly ever has a client never seen."""
 _SETTLED = 3600
@@ -224,7 +224,7 @@ def _calls_abroad(row: Row, level: int, t: int, visit: float) -> int:
     """The calls of the last minutes from places so suspected: who changes networks at each call is told too."""
     calls = 0
     for k in range(_PLACES):
-        if row.level[k] >= level and t - row.seen[k] <= visit:
+        if level <= row.level[k] <= PLACE and t - row.seen[k] <= visit:
             calls += row.count[k]
     return calls
 
@@ -244,7 +244,7 @@ def _travels(row: Row, at: int, t: int, limits: Limits) -> bool:
     """Whether the jumps to and from a place under suspicion are those of two."""
     # Who has been there for an hour may as well have moved, and be seen by an old network now and then.
     needed = limits.alternations if t - row.since[at] <= _SETTLED else limits.alternations + 1
-    if row.level[at] < PLACE:
+    if row.level[at] != PLACE:
         needed = limits.client_alternations if row.news[at] & RARE_CLIENT != 0 else np.inf
     return bool(row.jumps[at] >= needed)
 
