@@ -34,8 +34,8 @@ places above suspicion, whose `level` is 0. `here` and `watched` are numbers of 
 came from, and the suspect place whose first call is at `offset`. `agents` has a bit per client. What most calls need
 comes first: memory is what a call costs."""
 WEAK, PLACE, BUSY, TRAVEL, STILL, VOUCHED = 1, 2, 3, 4, 5, 6
-"""What is told, and how much a place is suspected: `level`, `told`, `told_by`. `STILL` reminds of what was told. A place
-that is `VOUCHED` is not strange, its client is: only travel is told of it."""
+"""What is told, and how much a place is suspected: `level`, `told`, `told_by`. `STILL` reminds of what was told. What
+is `VOUCHED` is no strange place, but its client is strange: only travel is told of it."""
 NEW_COUNTRY, NEW_NETWORK, NEW_CLIENT, RARE_CLIENT = 1, 2, 4, 8
 """Of `news`: what the identity had not seen before; `RARE_CLIENT` where it hardly ever has a client never seen."""
 _SETTLED = 3600
