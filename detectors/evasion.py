@@ -16,19 +16,22 @@ from schemas.bounds import Count, NotNegative, Positive, Share, Some
 from schemas.finding import Kind
 
 _ROW = np.dtype([
-    *others.FIELDS, ("grave", "u1"), ("since", "u4"), ("told", "u4"),
+    *others.FIELDS, ("grave", "u1"), ("since", "u4"), ("told_at", "u2"), ("last", "u2"),
     # Evidence against the past; the past's share of uncounted calls, over how many; and the run of calls that tells.
     ("evidence", "f4"), ("share", "f4"), ("seconds", "f4"), ("squares", "f4"), ("calls", "u2"), ("run", "u2"),
     ("cut", "f4"),
 ], align=True)  # fmt: skip
-"""`seconds` and `squares` are sums over the uncounted calls of the run: how long they took, and how alike that was."""
+"""`seconds` and `squares` are sums over the uncounted calls of the run: how long they took, and how alike that was.
+`told_at` is when it was told last, in s, 0 for never; `last` is when a call of the run last went uncounted, in units of
+16 s. Both are what is left of the division by 65,536."""
 _MOST = 60_000
 _PRIOR = 20.0
 """Calls that an identity without a past counts as having made."""
 _SLOWLY = 10.0
 """Times as many calls make the past while there is evidence against them: only what lasts is learnt."""
-_OVER = 1800
-"""Seconds without a word of it: what comes then is another story."""
+_OVER = 900
+"""Seconds without an uncounted call after which what was told is over: what comes then is another story."""
+_UNIT, _TURN, _LATE = 16, 65_536, 1024
 _HIGH, _SURE = 1, 2
 _CUT = 499
 _EMBEDS = "embed"
@@ -105,6 +108,7 @@ class Evasion(Listener):
         identity's past share, and that of the others at the same gateway and route (a CUSUM of log-likelihood ratios);
         `cut_calls` among at least `calls` tell. `high_ratio` times the evidence and the calls are graver, and
         `sure_ratio` times are enough to throttle alone; unless all were cut after the same time, by a client's timeout.
+        More evidence than that is not kept, and after a quarter of an hour without such a call what was told is over.
 
     Why it matters:
         Gateways count usage when a stream ends. Who hangs up before pays nothing, and no budget sees it.
@@ -119,7 +123,7 @@ class Evasion(Listener):
 
     name = "evasion"
     kind: Kind = "evasion"
-    version = 2
+    version = 3
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -193,6 +197,13 @@ def _uncounted(batch: Batch, brief: float) -> tuple[Floats, Floats]:
 
 
 @compiled
+def _gone(earlier: int, now: int) -> int:
+    """What has gone by since a moment of which the remainder is kept; negative where a call is late."""
+    gone = (np.int64(now) - np.int64(earlier)) % _TURN
+    return int(gone - _TURN if gone > _TURN - _LATE else gone)
+
+
+@compiled
 def _forget_run(row: Row) -> None:
     row.evidence = 0.0
     row.run = 0
@@ -212,6 +223,8 @@ def _weigh(row: Row, weight: float, seconds: float, usual: float, limits: _Limit
         row.seconds += seconds
         row.squares += seconds * seconds
     else:
+        # However long it went on, no more metered calls are needed to outweigh it than what is just sure.
+        row.evidence = min(row.evidence, limits.evidence * limits.sure)
         row.evidence = max(row.evidence + np.log((1 - burst) / (1 - usual)), 0.0)
     row.run = min(row.run + 1, _MOST)
     if row.evidence == 0.0:
@@ -247,9 +260,12 @@ def _judge(rows: State, voices: State, calls: _Calls, limits: _Limits, told: _To
             row.share -= row.share / (_PRIOR + min(row.calls, 500))
             row.calls = min(row.calls + 1, _MOST)
             continue
-        if row.told > 0 and np.int64(t // 1000 % WRAP) - np.int64(row.told) > _OVER:
+        tick = t // 1000
+        if row.told_at > 0 and _gone(row.last, tick // _UNIT) * _UNIT > _OVER:
             _forget_run(row)
-            row.told = 0
+            row.told_at = 0
+        if weight > 0:
+            row.last = tick // _UNIT % _TURN
         if row.evidence == 0:
             row.since = calls.offset[i] % WRAP
         _, said_ill, said_well = listen(voices, row, calls.matter[i], 0)
@@ -263,12 +279,11 @@ def _judge(rows: State, voices: State, calls: _Calls, limits: _Limits, told: _To
             continue
         if row.run < limits.calls or row.cut < limits.cut:
             continue
-        tick = t // 1000 % WRAP
         ratio = 0.0 if _same_time(row, limits.timeout) else min(row.evidence / limits.evidence, row.cut / limits.cut)
         grave = _SURE if ratio >= limits.sure else _HIGH if ratio >= limits.grave else 0
-        if row.told > 0 and grave <= row.grave and np.int64(tick) - np.int64(row.told) < limits.again / 1000:
+        if row.told_at > 0 and grave <= row.grave and _gone(row.told_at, tick) < limits.again / 1000:
             continue
-        row.told = tick
+        row.told_at = max(tick % _TURN, 1)
         row.grave = max(grave, row.grave)
         told.at[count] = i
         told.grave[count] = grave

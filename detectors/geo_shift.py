@@ -42,6 +42,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     default_accuracy_km: NotNegative
     accuracy_factor: NotNegative
     alternations: Some
+    client_alternations: Some
     trusted_after_hours: NotNegative
     least_visits: Positive
     least_hours: NotNegative
@@ -73,7 +74,9 @@ class GeoShift(Detector):
 
         *Impossible travel*: calls that go back and forth, `alternations` times, between a known and the new place
         faster than `travel_kmh`, over at least `travel_km` after `accuracy_factor` times both accuracy radii. It is
-        told again while it goes on.
+        told again while it goes on. Where the place is not strange, because two others of the tenant are regularly
+        there, it takes `client_alternations`, and a client there that the identity never had: they vouch for the
+        place, not for that.
 
     Why it matters:
         A leaked key is used within minutes, from the thief's network. For machines the network tells first.
@@ -87,7 +90,7 @@ class GeoShift(Detector):
 
     name = "geo_shift"
     kind: Kind = "geo_shift"
-    version = 3
+    version = 4
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -109,7 +112,7 @@ class GeoShift(Detector):
         )  # fmt: skip
         limits = Limits(
             float(c.calls_to_tell), c.visit_minutes * 60, c.common_share, c.least_chance, c.weak_chance, c.travel_km,
-            c.travel_kmh, c.default_accuracy_km, c.accuracy_factor, float(c.alternations),
+            c.travel_kmh, c.default_accuracy_km, c.accuracy_factor, float(c.alternations), float(c.client_alternations),
             c.trusted_after_hours * 3600, c.least_visits, c.least_hours * 3600, c.client_chance,
             float(c.busy_calls), c.remind_minutes * 60,
         )  # fmt: skip

@@ -33,10 +33,11 @@ ROW = np.dtype([
 places above suspicion, whose `level` is 0. `here` and `watched` are numbers of places plus one: where the last call
 came from, and the suspect place whose first call is at `offset`. `agents` has a bit per client. What most calls need
 comes first: memory is what a call costs."""
-WEAK, PLACE, BUSY, TRAVEL, STILL = 1, 2, 3, 4, 5
-"""What is told, and how much a place is suspected: `level`, `told`, `told_by`. `STILL` reminds of what was told."""
-NEW_COUNTRY, NEW_NETWORK, NEW_CLIENT = 1, 2, 4
-"""Of `news`: what the identity had not seen before."""
+WEAK, PLACE, BUSY, TRAVEL, STILL, VOUCHED = 1, 2, 3, 4, 5, 6
+"""What is told, and how much a place is suspected: `level`, `told`, `told_by`. `STILL` reminds of what was told. What
+is `VOUCHED` is no strange place, but its client is strange: only travel is told of it."""
+NEW_COUNTRY, NEW_NETWORK, NEW_CLIENT, RARE_CLIENT = 1, 2, 4, 8
+"""Of `news`: what the identity had not seen before; `RARE_CLIENT` where it hardly ever has a client never seen."""
 _SETTLED = 3600
 """Seconds after which a place above suspicion counts as one that the identity uses."""
 _APART = 3600
@@ -91,6 +92,7 @@ class Limits(NamedTuple):
     default_km: float
     factor: float
     alternations: float
+    client_alternations: float
     trusted: float
     visits: float
     age: float
@@ -125,9 +127,17 @@ def _suspicion(
     news = (NEW_COUNTRY if new_country else 0) | (NEW_NETWORK if new_network else 0)
     if row.agents & (np.uint64(1) << (calls.agent[i] & np.uint64(63))) == 0:
         news |= NEW_CLIENT
+    rare = count_bits(row.agents) / (row.visits + 1.0)
+    seen_enough = row.visits >= limits.visits and t - row.first >= limits.age
+    if news & NEW_CLIENT != 0 and rare <= limits.client and seen_enough:
+        news |= RARE_CLIENT
     who, land = name_of(calls.identity[i]), mixed(calls.tenant[i], calls.country[i])
-    if not (new_country or new_network) or places == 0 or others_are(regular, mixed(land, np.uint64(asn)), who, t):
+    if not (new_country or new_network) or places == 0:
         return 0, news
+    elsewhere = new_country and new_network and news & RARE_CLIENT != 0
+    if others_are(regular, mixed(land, np.uint64(asn)), who, t):
+        # They vouch for the place, not for whoever is there with a client of his own while the identity is at work.
+        return (VOUCHED if elsewhere else 0), news
     share = limits.common
     if new_country and new_network:
         places = lands
@@ -138,13 +148,13 @@ def _suspicion(
     if news & NEW_CLIENT != 0:
         # Who changes the network and the client at once is somebody else, wherever he is; so is who changes the country
         # and the client: a network may well span countries.
-        rare = count_bits(row.agents) / (row.visits + 1.0)
         chance *= min(rare, 1.0)
         strange = strange or rare <= limits.client
-    seen_enough = row.visits >= limits.visits and t - row.first >= limits.age
     if strange and chance <= limits.least and seen_enough:
         return PLACE, news
-    return (WEAK if chance <= limits.weak else 0), news
+    if chance <= limits.weak:
+        return WEAK, news
+    return (VOUCHED if elsewhere else 0), news
 
 
 @compiled
@@ -214,9 +224,29 @@ def _calls_abroad(row: Row, level: int, t: int, visit: float) -> int:
     """The calls of the last minutes from places so suspected: who changes networks at each call is told too."""
     calls = 0
     for k in range(_PLACES):
-        if row.level[k] >= level and t - row.seen[k] <= visit:
+        if level <= row.level[k] <= PLACE and t - row.seen[k] <= visit:
             calls += row.count[k]
     return calls
+
+
+@compiled
+def _add_client(row: Row, client: np.uint64, t: int) -> None:
+    """Learns a client that was never seen, where the identity always is. It may be the one of places under suspicion:
+    who takes it along is one party."""
+    row.agents |= client
+    for k in range(_PLACES):
+        if row.level[k] != 0 and t - row.seen[k] <= _APART:
+            row.news[k] &= ~RARE_CLIENT & 255
+
+
+@compiled
+def _travels(row: Row, at: int, t: int, limits: Limits) -> bool:
+    """Whether the jumps to and from a place under suspicion are those of two."""
+    # Who has been there for an hour may as well have moved, and be seen by an old network now and then.
+    needed = limits.alternations if t - row.since[at] <= _SETTLED else limits.alternations + 1
+    if row.level[at] != PLACE:
+        needed = limits.client_alternations if row.news[at] & RARE_CLIENT != 0 else np.inf
+    return bool(row.jumps[at] >= needed)
 
 
 @compiled
@@ -229,7 +259,9 @@ def _learn(row: Row, agent: np.uint64, t: int, visit: float) -> None:
         row.visits += min(max(t - row.last, 0) / visit, 1.0)
     row.last = max(row.last, t)
     row.calls += 1
-    row.agents |= np.uint64(1) << (agent & np.uint64(63))
+    client = np.uint64(1) << (agent & np.uint64(63))
+    if row.agents & client == 0:
+        _add_client(row, client, t)
 
 
 @compiled
@@ -264,6 +296,9 @@ def judge(rows: State, regular: State, countries: State, calls: Calls, limits: L
                 here = -1
             _enter(row, at, calls, i, t, level, news, limits.default_km)
         stayed = t - row.since[at]
+        # What travels is not trusted for staying.
+        if row.told[at] == TRAVEL:
+            stayed = min(stayed, t - row.told_at)
         if row.level[at] != 0 and stayed >= limits.trusted:
             row.level[at] = 0
             row.told[at] = 0
@@ -286,17 +321,13 @@ def judge(rows: State, regular: State, countries: State, calls: Calls, limits: L
         if known:
             _learn(row, calls.agent[i], t, limits.visit)
             # The owner's call may be the one that shows that there are two.
-            if not jumped or row.level[here] != PLACE or row.told[here] == TRAVEL:
+            if not jumped or row.told[here] == TRAVEL:
                 continue
             at = here
         how, busy = 0, row.count[at] >= limits.busy
-        # Who has been there for an hour may as well have moved, and be seen by an old network now and then.
-        needed = limits.alternations if t - row.since[at] <= _SETTLED else limits.alternations + 1
-        if row.level[at] == PLACE and row.jumps[at] >= needed:
+        if _travels(row, at, t, limits):
             how = TRAVEL
-            # What travels like this is not trusted for staying.
-            row.since[at] = t if row.told[at] == TRAVEL else row.since[at]
-        elif known:
+        elif known or row.level[at] == VOUCHED:
             continue
         elif row.level[at] == PLACE and row.news[at] & NEW_CLIENT != 0 and busy and t - row.since[at] <= _SETTLED:
             how = BUSY

@@ -56,12 +56,12 @@ def account(
     # After a blocked credential, and after a person gave access back, risk begins at nothing.
     thefts = [c for c in commands if c.scope == "credential" and c.action != "restore"]
     forgiven = sorted(parse_millis(c.time) for c in commands if c.manual and c.action == "restore")
-    standing, shown = Standing(config.risk), Shown()
+    standing, shown = Standing(config), Shown()
     approval, counts, common = None, finding, False
     for one in findings:
         when = parse_millis(one.time)
         while forgiven and forgiven[0] < when:
-            standing = Standing(config.risk)
+            standing = Standing(config)
             forgiven.pop(0)
         approval = approval_of(one, [*directory.approvals, *last_ordered(ordered, one)])
         if approval is None:
@@ -71,7 +71,7 @@ def account(
             if (one.identity, one.evidence.claimed) == (finding.identity, finding.evidence.claimed):
                 standing.add(counts)
         if one is not finding and any(brought_by(one, command) for command in thefts):
-            standing = Standing(config.risk)
+            standing = Standing(config)
     together = standing.since(moment - int(config.response.together_minutes * 60_000))
     risk, counted = together.total(moment), together.families(moment)
     guard = forbidden(counts, directory, config.response, arrived)

@@ -160,7 +160,7 @@ class Blocks:
             self._cases.look_again(case, expires - int(self._config.response.renew_seconds * 1000))
         if wanted.scope == "credential":
             # The block answers the theft; what the owner does with a new credential is judged anew.
-            case.risk = Standing(self._config.risk)
+            case.risk = Standing(self._config)
         incident = case.responded(command)
         return [command, *([incident] if incident else [])]
 

@@ -53,8 +53,8 @@ class Case:
     def __init__(self, tenant: str, identity: str, config: Config) -> None:
         self.tenant = tenant
         self.identity = identity
-        self.risk = Standing(config.risk)
-        self.claims = Standing(config.risk)
+        self.risk = Standing(config)
+        self.claims = Standing(config)
         """What those did who merely claim to be this identity: it is told, and never held against its owner."""
         self.blocks: dict[tuple[Scope, str], InForce] = {}
         self.block_starts: list[int] = []
@@ -101,6 +101,9 @@ class Case:
         # What only reminds opens nothing, though what it reminds of once did.
         if old is None and (finding.severity == "info" or standing.since(together).total(moment) < config.risk.open):
             return None
+        if old is None:
+            # It begins with what was found together: what was small hours ago is no part of it.
+            self.findings = {k: one for k, one in self.findings.items() if parse_millis(one.time) >= together}
         ranked = sorted(self.findings.values(), key=_weight, reverse=True)
         graver = worse and _SEVERITIES.index(finding.severity) >= _SEVERITIES.index("medium")
         flared = old is not None and graver and silent >= config.risk.raise_again_minutes * 60_000
@@ -132,7 +135,7 @@ class Case:
         """A person gave access back: what was held against the identity counts no more."""
         self.cleared_at = moment
         self.block_starts.clear()
-        self.risk, self.claims = Standing(config.risk), Standing(config.risk)
+        self.risk, self.claims = Standing(config), Standing(config)
 
     def answered(self, finding: Finding, moment: int) -> bool:
         """Whether what the finding speaks of reaches back to before a person gave access back, or to before another

@@ -148,8 +148,8 @@ def load_case(saved: SavedCase, config: Config) -> Case:
     case = Case(*saved.at, config)
     case.touched = saved.touched
     case.next_farewell = saved.next_farewell
-    case.risk = Standing(config.risk, saved.risk)
-    case.claims = Standing(config.risk, saved.claims)
+    case.risk = Standing(config, saved.risk)
+    case.claims = Standing(config, saved.claims)
     # Who was blocked in the shadow never was, once the policy says to enforce: the next finding has its answer.
     shadow = config.response.mode == "shadow"
     case.blocks = {(block.scope, block.subject): block for block in saved.blocks if shadow or not block.shadow}

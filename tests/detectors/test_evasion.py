@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from msgspec.structs import asdict
 from detectors import Config
 from detectors.evasion import Config as EvasionConfig
 from schemas.finding import Finding
+from schemas.times import parse_millis
 
 Found = Callable[..., list[Finding]]
 CUT: dict[str, dict[str, Any]] = {
@@ -102,6 +104,30 @@ def test_what_was_cut_the_day_before_is_another_story(findings: Found) -> None:
     assert findings(cut, "evasion")
     next_day = streams("key_1", 20 * HOUR, 200, 0.03)
     assert [f for f in findings(cut + next_day, "evasion") if f.evidence.offsets[1] >= len(cut)] == []
+
+
+@pytest.mark.parametrize(
+    ("calls", "every"), [(20, 60.0), (140, 2.0)], ids=["a few calls later", "within minutes of many"]
+)
+def test_one_stream_cut_after_a_storm_is_over_is_not_told(findings: Found, calls: int, every: float) -> None:
+    """However long it lasted: what is told rests on what happens now."""
+    storm = past() + streams("key_1", HOUR, 500, 0.95)
+    after = Traffic(streaming=True, latency_ms=5000.0, route="/v1/chat", provider="openai")
+    start = HOUR + 1500.0
+    for n in range(calls):
+        after.call(start + n * every, event_id=f"after {n}")
+    after.call(start + calls * every, event_id="one more", **CUT["499"])
+    told = findings(storm + after.events, "evasion")
+    assert told
+    assert told[-1].evidence.offsets[1] < len(storm)
+
+
+def test_a_storm_that_goes_on_is_told_throughout(findings: Found) -> None:
+    """Though every fourth stream is metered."""
+    storm = past() + streams("key_1", HOUR, 800, 0.75)
+    times = [parse_millis(f.time) for f in findings(storm, "evasion")]
+    assert max(later - earlier for earlier, later in pairwise(times)) < 150_000
+    assert times[-1] >= storm[-1].time.timestamp() * 1000 - 150_000
 
 
 def test_streams_cut_at_will_get_graver_and_throttle(findings: Found, policy: Config) -> None:

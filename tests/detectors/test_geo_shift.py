@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from made_traffic import BERLIN, DUBLIN, HOUR, LAGOS, Traffic, in_order
+from made_traffic import BERLIN, DUBLIN, HOUR, LAGOS, Events, Traffic, in_order
 
 from detectors import Config
 from schemas.finding import Finding
@@ -53,6 +53,7 @@ def test_travel_that_nothing_can_travel(findings: Found, policy: Config) -> None
     assert len(travel) == 2
     assert travel[0].severity == "high"
     assert travel[0].observed >= policy.geo_shift.alternations
+    assert "within 6 min" in travel[1].reason
 
 
 def test_who_hardly_has_a_history_is_weak_evidence_at_the_most(findings: Found) -> None:
@@ -324,6 +325,55 @@ def test_where_colleagues_regularly_are_is_no_new_place(findings: Found, colleag
     traffic.every(5.0, NOW + 10, NOW + 60, **LAGOS)
     found = findings(in_order(traffic.events, office), "geo_shift")
     assert bool(found) == told
+
+
+OWN = {"user_agent": "nw-desk/1.12"}
+THEIRS = {"user_agent": "okhttp/4.12.0"}
+
+
+def where_colleagues_are(traffic: Traffic, client: dict[str, Any], calls: int = 20) -> Events:
+    """Goes back and forth each minute between where it always is and where two colleagues are, with a client there."""
+    for n in range(calls):
+        traffic.call(NOW + n * 60.0, **(BERLIN if n % 2 else LAGOS | client))
+    return in_order(traffic.events, neighbours(2, HOURS, tenant="acme", **LAGOS))
+
+
+def test_two_clients_at_once_are_told_though_colleagues_vouch_for_the_place(findings: Found, policy: Config) -> None:
+    first, *others = findings(where_colleagues_are(settled(**OWN), THEIRS), "geo_shift")
+    assert (first.severity, first.evidence.details["pattern"]) == ("high", "travel")
+    assert first.observed == policy.geo_shift.client_alternations > policy.geo_shift.alternations
+    assert {f.evidence.details["pattern"] for f in others} == {"travel"}
+
+
+@pytest.mark.parametrize("client", [OWN, {"user_agent": "phone/3"}], ids=["a VPN on and off", "phone and laptop"])
+def test_clients_of_its_own_are_no_two(findings: Found, client: dict[str, Any]) -> None:
+    traffic = settled(**OWN)
+    traffic.call(20 * HOUR, event_id="phone at home", user_agent="phone/3")
+    assert not findings(where_colleagues_are(traffic, client), "geo_shift")
+
+
+def test_a_client_that_goes_home_too_is_no_second_one(findings: Found) -> None:
+    """It was renewed while the VPN is on and off."""
+    traffic = settled(**OWN)
+    events = where_colleagues_are(traffic, THEIRS, calls=2)
+    traffic.call(NOW + 70.0, **(BERLIN | THEIRS))
+    for n in range(3, 20):
+        traffic.call(NOW + n * 60.0, **((BERLIN if n % 2 else LAGOS) | THEIRS))
+    assert not findings(in_order(events, traffic.events[-18:]), "geo_shift")
+
+
+def test_one_more_client_of_many_is_no_second_one(findings: Found) -> None:
+    traffic = settled(**OWN)
+    for n in range(40):
+        traffic.call(n * 700.0, user_agent=f"client/{n}", event_id=f"client-{n}")
+    assert not findings(where_colleagues_are(traffic, THEIRS), "geo_shift")
+
+
+def test_who_has_moved_to_colleagues_with_a_new_client_is_no_two(findings: Found) -> None:
+    traffic = settled(**OWN)
+    traffic.every(60.0, NOW, NOW + 6 * HOUR, **(LAGOS | THEIRS))
+    traffic.call(NOW + 20.0, event_id="still under way", **BERLIN)
+    assert not findings(in_order(traffic.events, neighbours(2, HOURS, tenant="acme", **LAGOS)), "geo_shift")
 
 
 def test_who_is_under_suspicion_vouches_for_nobody(findings: Found) -> None:

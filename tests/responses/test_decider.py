@@ -236,6 +236,32 @@ def test_a_case_opens_again_as_another_incident(story: Begin) -> None:
     assert states == [("closed", 1), ("open", 1)]
 
 
+def test_a_small_thing_hours_after_an_incident_is_no_incident(story: Begin, config: Config) -> None:
+    """What was dealt with is not told again because of a network at home; a second theft is."""
+    s = story()
+    s.find(0, "geo_shift", "high")
+    s.find(60, "shared_credential", "high")
+    assert s.incident.response == "suspend"
+    # The thief goes on while the gateways do not obey yet.
+    s.find(120, "geo_shift", "high")
+    s.until(2 * 3600)
+    assert s.incident.state == "closed"
+    for hour in (3, 9, 20):
+        s.find(hour * 3600, "geo_shift", "low")
+    assert len(s.incidents) == 1
+    s.find(21 * 3600, "geo_shift", "medium")
+    assert [i.state for i in s.incidents.values()] == ["closed", "open"]
+
+
+def test_an_incident_begins_with_what_was_found_together(story: Begin, config: Config) -> None:
+    s = story()
+    s.find(0, "geo_shift", "low")
+    later = 3600 + config.response.together_minutes * 60
+    s.find(3600, "model_shift", "low")
+    s.find(later, "spike", "medium")
+    assert s.incident.kinds == ["spike", "model_shift"]
+
+
 def test_an_incident_stays_open_while_a_block_is_renewed(story: Begin, config: Config) -> None:
     s = story()
     s.loop(0)

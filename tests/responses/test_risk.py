@@ -17,7 +17,7 @@ Make = Callable[..., Finding]
 
 
 def standing(config: Config, *findings: Finding) -> tuple[Standing, int]:
-    made = Standing(config.risk)
+    made = Standing(config)
     for finding in findings:
         made.add(finding)
     return made, parse_millis(findings[-1].time)
@@ -68,7 +68,7 @@ def test_a_low_finding_makes_a_family_and_a_bare_remark_none(config: Config, fin
 def test_risk_is_between_0_and_100_and_only_a_finding_raises_it(
     config: Config, finding: Make, kinds: list[tuple[str, Any]]
 ) -> None:
-    risk = Standing(config.risk)
+    risk = Standing(config)
     last = now = 0
     for n, (kind, severity) in enumerate(kinds):
         told = finding(n * 7.0, kind, severity)
@@ -89,6 +89,28 @@ def test_a_repeat_that_is_graver_counts_as_the_graver(config: Config, finding: M
     assert risk.total(now) == pytest.approx(points["critical"] + config.risk.repeat_share * points["medium"])
 
 
+def test_a_finding_makes_no_news_of_what_an_earlier_event_left(config: Config, finding: Make) -> None:
+    """Of a place that was strange in the morning, an unusual network in the afternoon tells nothing."""
+    apart = config.response.together_minutes * 60
+    low, high = config.risk.points["low"], config.risk.points["high"]
+    for seconds, lately in ((apart, high + config.risk.repeat_share * low), (apart + 1, low)):
+        risk, now = standing(config, finding(0, "geo_shift", "high"), finding(seconds, "geo_shift", "low"))
+        assert risk.since(now).of("place", now) == pytest.approx(lately, rel=0.02)
+        assert risk.of("place", now) == pytest.approx(high + config.risk.repeat_share * low, rel=0.02)
+    # What only reminds of it does.
+    risk, now = standing(config, finding(0, "geo_shift", "high"), finding(4 * apart, "geo_shift", "info"))
+    assert risk.since(now).of("place", now) > 0.9 * high
+
+
+def test_what_was_held_can_be_taken_up_again(config: Config, finding: Make) -> None:
+    told = [finding(n * 1500.0, "geo_shift", severity) for n, severity in enumerate(("high", "low", "medium"))]
+    risk, now = standing(config, *told)
+    again = Standing(config, risk.held)
+    assert len(risk.held) == 2
+    for later in (now, now + 3_600_000):
+        assert (again.total(later), again.since(now).total(later)) == (risk.total(later), risk.since(now).total(later))
+
+
 def test_what_has_faded_leaves_no_trace(config: Config, finding: Make) -> None:
     told = finding(86_400, "model_shift"), finding(86_401, "spike")
     assert standing(config, finding(0, "spike"), *told)[0].held == standing(config, *told)[0].held
@@ -100,4 +122,4 @@ def test_risk_is_nothing_from_when_it_has_faded(config: Config, finding: Make, t
     assert risk.total(risk.faded() + 1) == 0
     # A hundredth of what opens an incident, and at most a family's rounding more.
     assert 0 < risk.total(risk.faded() - 1000) < 1.01 * config.risk.open / 100 * len(get_args(Family))
-    assert Standing(config.risk).faded() == 0
+    assert Standing(config).faded() == 0
