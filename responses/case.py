@@ -80,9 +80,13 @@ class Case:
         """Adds a finding; returns the incident it opens or updates, None while the risk is too small."""
         moment = parse_millis(finding.time)
         standing = self.claims if finding.evidence.claimed else self.risk
-        if self.incident is None and not (self.risk.total(moment) or self.claims.total(moment)):
-            # What has faded counts no more: it is no part of the next incident.
-            self.findings.clear()
+        together = moment - int(config.response.together_minutes * 60_000)
+        if self.incident is None:
+            # What has faded, or was small hours ago, is no part of the next incident: that begins with what is found
+            # together.
+            faded = not (self.risk.total(moment) or self.claims.total(moment))
+            held = {} if faded else self.findings
+            self.findings = {kind: one for kind, one in held.items() if parse_millis(one.time) >= together}
         if not self.answered(finding, moment):
             standing.add(finding)
         last = max(self.found_at, self.claimed_at)
@@ -92,18 +96,14 @@ class Case:
         else:
             self.found_at = moment
         worse = finding.kind not in self.findings or _weight(finding) > max(map(_weight, self.findings.values()))
-        held = self.findings.get(finding.kind)
-        if held is None or _weight(finding) >= _weight(held):
+        strongest = self.findings.get(finding.kind)
+        if strongest is None or _weight(finding) >= _weight(strongest):
             self.findings[finding.kind] = finding
         risk = standing.total(moment)
         old = self.incident
-        together = moment - int(config.response.together_minutes * 60_000)
         # What only reminds opens nothing, though what it reminds of once did.
         if old is None and (finding.severity == "info" or standing.since(together).total(moment) < config.risk.open):
             return None
-        if old is None:
-            # It begins with what was found together: what was small hours ago is no part of it.
-            self.findings = {k: one for k, one in self.findings.items() if parse_millis(one.time) >= together}
         ranked = sorted(self.findings.values(), key=_weight, reverse=True)
         graver = worse and _SEVERITIES.index(finding.severity) >= _SEVERITIES.index("medium")
         flared = old is not None and graver and silent >= config.risk.raise_again_minutes * 60_000

@@ -262,6 +262,14 @@ def test_an_incident_begins_with_what_was_found_together(story: Begin, config: C
     assert s.incident.kinds == ["spike", "model_shift"]
 
 
+def test_a_weaker_finding_of_the_same_kind_begins_another_incident(story: Begin) -> None:
+    s = story()
+    s.find(0, "spike", "high")
+    s.until(30 * 3600)
+    s.find(30 * 3600, "spike", "medium")
+    assert [(i.state, i.severity) for i in s.incidents.values()] == [("closed", "high"), ("open", "medium")]
+
+
 def test_an_incident_stays_open_while_a_block_is_renewed(story: Begin, config: Config) -> None:
     s = story()
     s.loop(0)
