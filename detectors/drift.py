@@ -45,6 +45,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     growth: Positive
     ratio: Positive
+    nameless: Positive
     weak_share: Share
     hour_most: Positive
     least_hours: Some
@@ -93,14 +94,16 @@ class Drift(Detector):
 
     def __init__(self, config: Config) -> None:
         self.rows = Rows(ROW)
-        self._cohorts = np.zeros(len(WORKLOADS), COHORT)
+        self._cohorts = np.zeros(2 * len(WORKLOADS), COHORT)
         self._cohorts["scatter"], self._cohorts["at_once"] = _SCATTER, _AT_ONCE
+        self._cohorts["scatter"][3:], self._cohorts["at_once"][3:] = (3.0, 2.0), 1.0
         c, classes = config, (config.interactive, config.batch, config.agent)
         self._least_usd = [of.least_usd for of in classes]
         self._limits = Limits(
             growth=c.growth,
             ratio=c.ratio,
             threshold=np.array([of.threshold for of in classes]),
+            nameless=c.nameless,
             weak_share=c.weak_share,
             hour_most=c.hour_most,
             least_hours=c.least_hours,

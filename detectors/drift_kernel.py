@@ -14,6 +14,7 @@ from detectors.compiled import Row, State, compiled
 from detectors.drift_usual import (
     BINS,
     LONGEST_RISE,
+    NAMED,
     ONE,
     PARTIAL_BIN,
     PARTIAL_DAY,
@@ -41,6 +42,8 @@ _LONGEST_NIGHT = 26
 _SHORT_HISTORY = 12
 """Bins: a day and a half."""
 _GROUPS = 3
+GOING = 0.5
+BEGIN = 3.0
 _REMEMBERED = 2
 """Days that are left of the memory when a rise was told, so that one that lasts is soon the usual."""
 
@@ -63,6 +66,8 @@ class Events(NamedTuple):
     returned: Flags
     offset: Ints
     workload: Codes
+    session: Ints
+    retry: Flags
 
 
 class Told(NamedTuple):
@@ -85,7 +90,13 @@ def _close_hour(row: Row, hour: int, cohort: Row, limits: Limits) -> None:
     slots = active_slots(row.slots)
     if row.bins >= limits.warm_up[row.flags & WORKLOAD]:
         by_calls, by_slots, expected, active = evidence(row, hour, row.calls, slots, limits)
-        most = 2.0 * limits.threshold[row.flags & WORKLOAD]
+        most = 2.0 * limits.nameless * limits.threshold[row.flags & WORKLOAD]
+        if by_calls > 0.0 and row.excess[0] == 0.0 and row.excess[1] < limits.threshold[row.flags & WORKLOAD] / BEGIN:
+            row.seen = 0.0
+            row.expected = 0.0
+            row.expected_slots = 0.0
+            row.seen_slots = 0
+            row.run = 0
         row.excess[0] = min(max(row.excess[0] + by_calls, 0.0), most)
         row.excess[1] = min(max(row.excess[1] + by_slots, 0.0), most)
         if (row.excess[0] <= 0.0 and row.excess[1] <= 0.0) or row.run > LONGEST_RISE + BINS:
@@ -212,11 +223,32 @@ def _rising(row: Row, limits: Limits) -> tuple[int, float, float, float]:
     threshold = limits.threshold[row.flags & WORKLOAD]
     # Two groups of calls more than usual are no rise, however great they are.
     least = max(limits.least_calls, _GROUPS * row.at_once)
+    if not row.flags & NAMED:
+        threshold *= limits.nameless
+    if row.calls * (row.run + 1) < GOING * seen:
+        return 0, 0.0, 0.0, 0.0
     if excess < limits.weak_share * threshold or seen < limits.ratio * expected + least:
         return 0, 0.0, 0.0, 0.0
     if excess >= threshold:
         return HOURS, seen, expected, excess
     return 0 if row.flags & TOLD else SOME_HOURS, seen, expected, excess
+
+
+@compiled
+def _is_new(row: Row, session: int) -> bool:
+    """Whether the call begins a session that is none of the last four."""
+    if session == 0:
+        row.flags &= ~NAMED & 255
+        return True
+    row.flags |= NAMED
+    tag = (session & 0xFFFF) | 1
+    for m in range(4):
+        if row.recent[m] == tag:
+            return False
+    for m in range(3, 0, -1):
+        row.recent[m] = row.recent[m - 1]
+    row.recent[0] = tag
+    return True
 
 
 @compiled
@@ -229,9 +261,10 @@ def judge(rows: State, cohorts: State, events: Events, closed: Closed, limits: L
             if closed.calls[k] > 0:
                 row = rows[closed.row[k]]
                 hour = (closed.end[k] - 1) // _HOUR
-                cohort = cohorts[row.flags & WORKLOAD]
+                cohort = cohorts[(row.flags & WORKLOAD) + (3 if row.flags & NAMED else 0)]
                 rise = _reach(row, hour, events.offset[i] if i < n else -1, cohort, limits)
-                row.calls += closed.sums[k, 1]
+                row.calls += row.fresh
+                row.fresh = 0.0
                 row.today += closed.sums[k, 0]
                 row.slots |= 1 << (((closed.end[k] - 1) % _HOUR) // _SLOT)
                 how, values = 0, (0.0, 0.0, 0.0, 0.0)
@@ -262,4 +295,6 @@ def judge(rows: State, cohorts: State, events: Events, closed: Closed, limits: L
         if i < n and not events.skip[i]:
             row = rows[events.row[i]]
             row.flags = (row.flags & ~WORKLOAD & 255) | events.workload[i]
+            if not events.retry[i] and _is_new(row, events.session[i]):
+                row.fresh += 1.0
     return count

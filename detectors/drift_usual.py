@@ -14,7 +14,7 @@ from schemas.batch import Floats, Ints
 
 BINS = 8
 ROW = np.dtype([
-    ("since", "i8"),
+    ("since", "i8"), ("recent", "u2", (4,)), ("active", "i8"), ("fresh", "f4"), ("busy", "f4"),
     ("hour", "i4"), ("calls", "f4"), ("bin_calls", "f4"), ("at_once", "f4"), ("scatter", "f4", (2,)),
     ("excess", "f4", (2,)), ("seen", "f4"), ("expected", "f4"), ("expected_slots", "f4"),
     ("today", "f4"), ("ceiling", "f4"), ("base", "u2"), ("level", "u2"),
@@ -28,7 +28,7 @@ are of the logarithm of a day's tokens. `lift` is what is let pass beyond the pr
 from `base` on are numbers of fixed point."""
 COHORT = np.dtype([("scatter", "f8", (2,)), ("at_once", "f8")])
 """What is usual for a workload class: the prior of an identity that has little history."""
-WORKLOAD, TOLD, PARTIAL_BIN, PARTIAL_DAY, WEEKDAY = 3, 4, 8, 16, 32
+WORKLOAD, TOLD, PARTIAL_BIN, PARTIAL_DAY, WEEKDAY, NAMED = 3, 4, 8, 16, 32, 64
 """Of `flags`: the workload class; a rise was told as weak evidence; the bin, the day began before it was watched; the
 identity has been seen on a weekday."""
 SLOTS = 6
@@ -54,6 +54,7 @@ _LEAST_SLOTS = 0.03
 _LEAST_EXPECTED = 0.02
 """What is expected at the least: slots an hour, and calls in units of their scatter."""
 _COHORT_RATE = 0.002
+LEAST_AT_ONCE = 0.25
 _UNEVEN = 1.5
 """Groups of calls are not all of one size: by so much more than their mean size do counts scatter at the least."""
 
@@ -64,6 +65,7 @@ class Limits(NamedTuple):
     growth: float
     ratio: float
     threshold: Floats
+    nameless: float
     weak_share: float
     hour_most: float
     least_hours: int
@@ -128,7 +130,7 @@ def _usual(row: Row, hour: int, mean: float) -> float:
     early, late = _rate(row.profile[left % BINS]), _rate(row.profile[(left + 1) % BINS])
     known = _known(row)
     usual = max((1.0 - share) * early + share * late, early if share < 0.5 else late)
-    usual = max((usual * known + mean * _PRIOR_HOURS) / (known + _PRIOR_HOURS), mean * _LEAST_SHARE)
+    usual = max((usual * known + mean * _PRIOR_HOURS) / (known + _PRIOR_HOURS), max(mean, row.busy) * _LEAST_SHARE)
     if _weekend(hour) == 2 and row.weekend > 0:
         usual *= row.weekend / _PERCENT
     return float(usual)
@@ -206,10 +208,13 @@ def learn_bin(row: Row, hour: int, cohort: Row, limits: Limits) -> None:
         max(row.excess[0], row.excess[1]) < limits.threshold[row.flags & WORKLOAD] / 3.0 or row.run > LONGEST_RISE
     )
     total = 3.0 * _mean(row) * min(row.bins, BINS * _LONGEST_MEMORY)
+    if slots > 0.0 and usual_bin:
+        row.busy += (calls / 3.0 - row.busy) / min(row.active + 1, 12)
+        row.active = min(row.active + 1, 255)
     if slots > 0.0:
         # So many calls come at once that, of all slots, so many are active.
         at_once = -calls / (3.0 * SLOTS * np.log(1.0 - min(slots, 3.0 * SLOTS - 0.5) / (3.0 * SLOTS)))
-        row.at_once += (max(at_once, 1.0) - row.at_once) * slots / (_PRIOR_SLOTS + slots + total / row.at_once)
+        row.at_once += (max(at_once, LEAST_AT_ONCE) - row.at_once) * slots / (_PRIOR_SLOTS + slots + total / row.at_once)
     if row.bins >= BINS and usual_bin:
         usual = 3.0 * before
         apart = (calls - usual) ** 2
