@@ -251,7 +251,7 @@ def judge(rows: State, cohorts: State, events: Events, closed: Closed, limits: L
                 cohort = cohorts[(row.flags & WORKLOAD) + (_CLASSES if row.flags & NAMED else 0)]
                 rise = _reach(row, hour, events.offset[i] if i < n else -1, cohort, limits)
                 row.starts += row.fresh
-                row.fresh = 0.0
+                row.fresh = 0
                 row.today += closed.sums[k, 0]
                 row.slots |= 1 << (((closed.end[k] - 1) % _HOUR) // _SLOT)
                 how, values = 0, (0.0, 0.0, 0.0, 0.0)

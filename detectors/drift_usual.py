@@ -18,10 +18,11 @@ RECENT = 4
 """Sessions that are known again."""
 ROW = np.dtype([
     ("since", "i8"),
-    ("hour", "i4"), ("fresh", "f4"), ("starts", "f4"), ("bin_starts", "f4"), ("at_once", "f4"), ("spread", "f4", (2,)),
-    ("excess", "f4", (2,)), ("seen", "f4"), ("expected", "f4"), ("expected_slots", "f4"), ("busy", "f4"),
-    ("today", "f4"), ("ceiling", "f4"), ("recent", "u2", (RECENT,)), ("base", "u2"), ("level", "u2"),
-    ("hourly", "u2", (BINS,)), ("learnt", "u2"), ("days", "u2"), ("rise", "u2"), ("noise", "u2"), ("lift", "u2"),
+    ("hour", "i4"), ("starts", "f4"), ("bin_starts", "f4"), ("at_once", "f4"), ("spread", "f4", (2,)),
+    ("excess", "f4", (2,)), ("seen", "f4"), ("expected", "f4"), ("expected_slots", "f4"),
+    ("today", "f4"), ("ceiling", "f4"), ("recent", "u1", (RECENT,)), ("fresh", "u2"), ("base", "u2"), ("level", "u2"),
+    ("hourly", "u2", (BINS,)), ("busy", "u2"), ("learnt", "u2"),
+    ("days", "u2"), ("rise", "u2"), ("noise", "u2"), ("lift", "u2"),
     ("weekend", "u1"), ("slots", "u1"), ("bin_slots", "u1"), ("seen_slots", "u1"), ("run", "u1"), ("flags", "u1"),
 ])  # fmt: skip
 """`hour` counts from 1970; `fresh` starts wait until the bucket of their calls closes, `starts` and `slots` (a bit
@@ -139,7 +140,8 @@ def _usual(row: Row, hour: int, mean: float) -> float:
     early, late = _rate(row.hourly[left % BINS]), _rate(row.hourly[(left + 1) % BINS])
     known = _known(row)
     usual = max((1.0 - share) * early + share * late, early if share < 0.5 else late)
-    usual = max((usual * known + mean * _PRIOR_HOURS) / (known + _PRIOR_HOURS), max(mean, row.busy) * _LEAST_SHARE)
+    least = max(mean, _rate(row.busy)) * _LEAST_SHARE
+    usual = max((usual * known + mean * _PRIOR_HOURS) / (known + _PRIOR_HOURS), least)
     if _weekend(hour) == 2 and row.weekend > 0:
         usual *= row.weekend / _PERCENT
     return float(usual)
@@ -236,7 +238,9 @@ def learn_bin(row: Row, hour: int, cohort: Row, limits: Limits) -> None:
     total = 3.0 * _mean(row) * min(row.learnt, BINS * _LONGEST_MEMORY)
     if slots > 0.0:
         if usual_bin:
-            row.busy += (starts / 3.0 - row.busy) / (min(row.learnt // 2 + 1, _BUSY_MEMORY) if row.busy > 0.0 else 1)
+            busy = _rate(row.busy)
+            memory = min(row.learnt // 2 + 1, _BUSY_MEMORY) if busy > 0.0 else 1
+            row.busy = _code(busy + (starts / 3.0 - busy) / memory)
         # So many starts come at once that, of all slots, so many are active.
         at_once = -starts / (3.0 * SLOTS * np.log(1.0 - min(slots, 3.0 * SLOTS - 0.5) / (3.0 * SLOTS)))
         apart = max(at_once, _LEAST_AT_ONCE) - row.at_once
