@@ -46,8 +46,9 @@ _LONGEST_NIGHT = 26
 _SHORT_HISTORY = 12
 """Bins: a day and a half."""
 _GROUPS = 3
-_GOING_ON = 0.5
-"""Of the mean hour of a rise: with less it is over, and what it was others have told, or nobody needs to."""
+_THIS_HOUR, _LAST_MINUTES = 0.5, 0.75
+"""Of the mean hour of a rise, what this hour must have, and ten minutes per hour: with less it is over already, and
+who is told of it then blames what has come since."""
 _CLASSES = len(WORKLOADS)
 _REMEMBERED = 2
 """Days that are left of the memory when a rise was told, so that one that lasts is soon the usual."""
@@ -210,9 +211,9 @@ def _grown(slots: int, expected: float, hours: int) -> float:
 
 
 @compiled
-def _rising(row: Row, usd: float, limits: Limits) -> tuple[int, float, float, float]:
-    """Whether this hour, as far as it is known, makes a rise of hours that is to be told, of which the last minutes
-    cost `usd` an hour; the starts seen, those expected, and the excess."""
+def _rising(row: Row, calls: float, usd: float, limits: Limits) -> tuple[int, float, float, float]:
+    """Whether this hour, as far as it is known, makes a rise of hours that is to be told, with `calls` and `usd` an hour
+    in its last minutes; the starts seen, those expected, and the excess."""
     if row.learnt < limits.warm_up[row.flags & WORKLOAD] or row.run + 1 < limits.least_hours:
         return 0, 0.0, 0.0, 0.0
     slots = active_slots(row.slots)
@@ -228,7 +229,7 @@ def _rising(row: Row, usd: float, limits: Limits) -> tuple[int, float, float, fl
     threshold = threshold_of(row, limits)
     # Two groups more than usual are no rise, however great they are.
     least = max(limits.least_calls, _GROUPS * row.at_once)
-    if row.starts * (row.run + 1) < _GOING_ON * seen:
+    if min(row.starts / _THIS_HOUR, calls / _LAST_MINUTES) * (row.run + 1) < seen:
         return 0, 0.0, 0.0, 0.0
     if excess < limits.weak_share * threshold or seen < limits.ratio * expected + least:
         return 0, 0.0, 0.0, 0.0
@@ -255,7 +256,9 @@ def judge(rows: State, cohorts: State, events: Events, closed: Closed, limits: L
                 row.today += closed.sums[k, 0]
                 row.slots |= 1 << (((closed.end[k] - 1) % _HOUR) // _SLOT)
                 how, values = 0, (0.0, 0.0, 0.0, 0.0)
-                gravity, seen, expected, excess = _rising(row, SLOTS * closed.tenmin[k, 2], limits)
+                gravity, seen, expected, excess = _rising(
+                    row, SLOTS * closed.tenmin[k, 1], SLOTS * closed.tenmin[k, 2], limits
+                )
                 if gravity > 0:
                     how, values = gravity, (seen, expected, float(row.run + 1), excess)
                     row.flags |= TOLD
@@ -273,7 +276,9 @@ def judge(rows: State, cohorts: State, events: Events, closed: Closed, limits: L
                     count = _tell(told, count, k, how, values, row)
                 if gravity == HOURS:
                     # What lasts is the new usual: it is told again once it has doubled.
-                    row.lift = fixed((1.0 + row.lift / ONE) * seen / expected - 1.0)
+                    # Of the hour that has just begun only a part is seen.
+                    times = max(seen / expected, row.seen / row.expected if row.run > 0 else 0.0)
+                    row.lift = fixed((1.0 + row.lift / ONE) * times - 1.0)
                     row.learnt = min(row.learnt, BINS * _REMEMBERED)
                     calm(row)
             k += 1

@@ -230,7 +230,9 @@ def learn_bin(row: Row, hour: int, cohort: Row, limits: Limits) -> None:
     if weekend > 0 and row.flags & WEEKDAY and row.learnt >= BINS:
         if weekend == 2 and before >= 1.0:
             held = row.weekend / _PERCENT if row.weekend > 0 else 1.0
-            held += (min(starts / (3.0 * before), 2.5) - held) / 4.0
+            # What was told and is let pass has not come with the weekend.
+            usual = 3.0 * before * (1.0 + row.lift / ONE)
+            held += (min(starts / usual, 2.5) - held) / 4.0
             row.weekend = int(max(held, 0.1) * _PERCENT)
         return
     # What exceeds the usual is learnt later, and what has gone on for long without being told is no rise.
