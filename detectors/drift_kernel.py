@@ -212,8 +212,8 @@ def _grown(slots: int, expected: float, hours: int) -> float:
 
 @compiled
 def _rising(row: Row, calls: float, usd: float, limits: Limits) -> tuple[int, float, float, float]:
-    """Whether this hour, as far as it is known, makes a rise of hours that is to be told, with `calls` and `usd` an hour
-    in its last minutes; the starts seen, those expected, and the excess."""
+    """Whether this hour, as far as it is known, makes a rise of hours that is to be told, where the last minutes had
+    `calls` and `usd` an hour; the starts seen, those expected, and the excess."""
     if row.learnt < limits.warm_up[row.flags & WORKLOAD] or row.run + 1 < limits.least_hours:
         return 0, 0.0, 0.0, 0.0
     slots = active_slots(row.slots)

@@ -4,13 +4,16 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from made_traffic import HOUR, Events, Traffic, in_order
 from msgspec.structs import replace
 
 from detectors import Config, Partition
 from detectors.drift import Config as DriftConfig
-from detectors.drift_usual import ROW
+from detectors.drift import Drift
+from detectors.drift_starts import count_start
+from detectors.drift_usual import COHORT, NAMED, ROW
 from schemas.batch import to_batch
 from schemas.directory import Directory
 from schemas.finding import Finding
@@ -47,6 +50,15 @@ def story(*times: list[float], subject: str = "key_1", **common: Any) -> Events:
     for at in sorted(at for some in times for at in some):
         traffic.call(at)
     return traffic.events
+
+
+def conversations(starts: list[float], each: int, gap: float = 20.0, subject: str = "key_1", **common: Any) -> Events:
+    """Sessions that begin at `starts` (s), of `each` calls, `gap` seconds apart."""
+    traffic = Traffic(subject, **common)
+    for number, start in enumerate(starts):
+        for n in range(each):
+            traffic.call(start + n * gap, event_id=f"{start}-{n}", session_id=f"{subject} {start} {number}")
+    return in_order(traffic.events)
 
 
 @pytest.fixture(scope="session")
@@ -235,3 +247,77 @@ def test_bursts_that_come_at_random_are_no_rise(drifts: Drifts, per_hour: float)
     for seed in range(8):
         times = [at + n for at in calls(always, per_hour, 4.0, seed) for n in range(60)]
         assert not medium(drifts(story(times)))
+
+
+@pytest.mark.parametrize(
+    ("sessions", "starts"),
+    [
+        ([1, 2, 3, 4] * 10, 4),
+        ([7] * 20, 1),
+        ([1, 2, 3, 4, 5] * 4, 20),
+        ([0] * 6, 6),
+        ([9, 0, 9, 0, 9], 3),
+    ],
+)
+def test_a_session_counts_once_and_a_call_without_one_counts_itself(sessions: list[int], starts: int) -> None:
+    """Four sessions side by side are told apart; who has more at a time is counted by calls, today as ever."""
+    rows = np.zeros(1, ROW)
+    for session in sessions:
+        count_start(rows[0], np.uint64(session))
+    assert rows["fresh"][0] == starts
+    assert bool(rows["flags"][0] & NAMED) == bool(sessions[-1])
+
+
+def test_more_calls_in_as_many_sessions_are_no_rise(drifts: Drifts) -> None:
+    """An agent that is asked as often as ever, and takes ten times the steps."""
+    usual = calls(always, 1.5, 4.0)
+    short = conversations([at for at in usual if at < 3 * DAY], 10, workload="agent")
+    long = conversations([at for at in usual if at >= 3 * DAY], 100, workload="agent")
+    assert not medium(drifts(in_order(short, long)))
+
+
+def test_more_sessions_are_a_rise(drifts: Drifts) -> None:
+    usual, more = calls(always, 1.5, 4.0), calls(always, 15.0, 10 / 24, seed=2, first=3.0)
+    [first, *_] = medium(drifts(in_order(conversations(usual, 10, workload="agent"), conversations(more, 1))))
+    assert "2026-03-05T02" < first.time < "2026-03-05T07"
+    assert "sessions an hour" in first.reason
+    assert first.evidence.details["unit"] == "sessions/h"
+
+
+def test_who_names_no_session_hides_nothing(drifts: Drifts) -> None:
+    """The owner's client names sessions of ten calls, the thief's none."""
+    usual, more = calls(always, 3.0, 4.0), calls(always, 25.0, 8 / 24, seed=2, first=3.0)
+    found = medium(drifts(in_order(conversations(usual, 10), story(more))))
+    assert found
+    assert found[0].time < "2026-03-05T08"
+
+
+def test_what_is_over_is_not_told(drifts: Drifts) -> None:
+    """Two hours of six times the usual are not yet a rise, and the quiet hour that comes then makes them none."""
+    usual, burst = calls(always, 20.0, 4.0), calls(always, 120.0, 2 / 24, seed=2, first=3.0)
+    assert not [finding for finding in drifts(story(usual, burst)) if finding.time > "2026-03-05T02:05"]
+
+
+def test_a_cheap_rise_is_told_once_it_costs(drifts: Drifts) -> None:
+    usual, more = calls(always, 20.0, 4.0), calls(always, 120.0, 9 / 24, seed=2, first=3.0)
+    events = [
+        replace(event, data=replace(event.data, cost_usd=1e-6 if event.time.hour < 6 or event.time.day < 5 else 1e-3))
+        for event in story(usual, more)
+    ]
+    found = drifts(events)
+    assert [finding.severity for finding in found if finding.time < "2026-03-05T06"] == ["low"]
+    assert medium(found)[0].time.startswith("2026-03-05T06")
+
+
+def test_a_long_day_of_somebody_who_works_now_and_then_is_no_rise(drifts: Drifts) -> None:
+    """Some mornings with two sessions an hour, and one whole day of them."""
+    mornings = calls(lambda hour: 1.0 if 8 <= hour % 24 < 11 and hour // 24 % 2 == 0 else 0.0, 2.5, 8.0)
+    whole = calls(lambda hour: 1.0 if 8 <= hour % 24 < 20 else 0.0, 2.0, 1.0, seed=2, first=7.0)
+    assert not medium(drifts(conversations(sorted(mornings + whole), 12, workload="agent")))
+
+
+def test_what_an_older_version_held_for_usual_of_a_class_is_learnt_anew(policy: Config) -> None:
+    new, old = Drift(policy.drift), Drift(policy.drift)
+    old._cohorts = np.ones(3, COHORT)
+    new.restore_shared(old.save_shared())
+    assert new.save_shared() == Drift(policy.drift).save_shared()
