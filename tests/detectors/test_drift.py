@@ -293,9 +293,10 @@ def test_who_names_no_session_hides_nothing(drifts: Drifts) -> None:
 
 
 def test_what_is_over_is_not_told(drifts: Drifts) -> None:
-    """Two hours of six times the usual are not yet a rise, and the quiet hour that comes then makes them none."""
-    usual, burst = calls(always, 20.0, 4.0), calls(always, 120.0, 2 / 24, seed=2, first=3.0)
-    assert not [finding for finding in drifts(story(usual, burst)) if finding.time > "2026-03-05T02:05"]
+    """Thirty times the usual for two hours, and little more than the usual in the third."""
+    usual, burst = calls(always, 2.0, 3.1), calls(always, 60.0, 2 / 24, 2, first=3.0)
+    rest = calls(always, 1.0, 1.5 / 24, 3, first=3.0 + 2 / 24)
+    assert not drifts(conversations(sorted(usual + burst + rest), 3))
 
 
 def test_a_cheap_rise_is_told_once_it_costs(drifts: Drifts) -> None:
@@ -309,11 +310,12 @@ def test_a_cheap_rise_is_told_once_it_costs(drifts: Drifts) -> None:
     assert medium(found)[0].time.startswith("2026-03-05T06")
 
 
-def test_a_long_day_of_somebody_who_works_now_and_then_is_no_rise(drifts: Drifts) -> None:
-    """Some mornings with two sessions an hour, and one whole day of them."""
-    mornings = calls(lambda hour: 1.0 if 8 <= hour % 24 < 11 and hour // 24 % 2 == 0 else 0.0, 2.5, 8.0)
-    whole = calls(lambda hour: 1.0 if 8 <= hour % 24 < 20 else 0.0, 2.0, 1.0, seed=2, first=7.0)
-    assert not medium(drifts(conversations(sorted(mornings + whole), 12, workload="agent")))
+@pytest.mark.parametrize("days", [3.0, 5.0])
+def test_a_long_day_of_somebody_who_works_now_and_then_is_no_rise(drifts: Drifts, days: float) -> None:
+    """Every other day some hours of work, then twelve of it."""
+    some = calls(lambda hour: 1.0 if 8 <= hour % 24 < 11 and hour // 24 % 2 == 0 else 0.0, 4.0, days)
+    whole = calls(lambda hour: 1.0 if 8 <= hour % 24 < 20 else 0.0, 3.2, 1.0, seed=2, first=days)
+    assert not medium(drifts(conversations(sorted(some + whole), 12, workload="agent")))
 
 
 def test_what_an_older_version_held_for_usual_of_a_class_is_learnt_anew(policy: Config) -> None:
