@@ -7,7 +7,7 @@ import numpy as np
 from msgspec import Struct
 
 from detectors.drift_kernel import CEILING, HOURS, SOME_HOURS, Closed, Events, Told, judge
-from detectors.drift_usual import BINS, COHORT, NAMED, ROW, WORKLOAD, Limits
+from detectors.drift_usual import BINS, COHORT, MOST_LEARNT, NAMED, ROW, WORKLOAD, Limits
 from detectors.identities import Rows
 from detectors.view import Detector, Raised, View, amount, digest
 from schemas.batch import WORKLOADS
@@ -111,7 +111,7 @@ class Drift(Detector):
             hour_most=c.hour_most,
             least_hours=c.least_hours,
             least_calls=c.least_calls,
-            warm_up=np.array([-(-of.warm_up_hours * BINS // 24) for of in classes]),
+            warm_up=np.array([min(-(-of.warm_up_hours * BINS // 24), MOST_LEARNT) for of in classes]),
             after_weekend=c.after_weekend,
             day_slack=c.day_slack,
             day_threshold=c.day_threshold,
@@ -142,7 +142,17 @@ class Drift(Detector):
         batch, k, m = view.batch, view.closings, len(view.closings.row)
         skip = view.ticked.duplicate | batch.excluded
         returned = view.velocities.returned
-        events = Events(view.row, skip, returned, batch.offset, batch.workload, batch.session, batch.retry)
+        events = Events(
+            view.row,
+            skip,
+            returned,
+            batch.offset,
+            batch.workload,
+            batch.session,
+            batch.retry,
+            view.ticked.time,
+            view.velocities.late,
+        )
         closed = Closed(k.at, k.row, k.end, k.calls, k.sums, k.tenmin)
         told = Told(np.empty(m, np.int64), np.empty(m, np.int8), np.empty((m, 4)), np.empty(m, ROW))
         count = judge(self.rows.reach(view.identities), self._cohorts, events, closed, self._limits, told)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detectors.compiled import Row, State, compiled
-from detectors.drift_starts import count_start
+from detectors.drift_starts import note_session, starts_of
 from detectors.drift_usual import (
     BINS,
     LONGEST_RISE,
@@ -26,13 +26,17 @@ from detectors.drift_usual import (
     WORKLOAD,
     Limits,
     active_slots,
+    add_to_sum,
     barely,
     begin,
     calm,
     counted,
     evidence,
+    expect_slots,
     fixed,
     learn_bin,
+    slots_expected,
+    sum_of,
     threshold_of,
 )
 from schemas.batch import WORKLOADS, Codes, Flags, Floats, Hashes, Ints
@@ -75,6 +79,8 @@ class Events(NamedTuple):
     workload: Codes
     session: Hashes
     retry: Flags
+    time: Ints
+    late: Flags
 
 
 class Told(NamedTuple):
@@ -98,17 +104,17 @@ def _close_hour(row: Row, hour: int, cohort: Row, limits: Limits) -> None:
     if row.learnt >= limits.warm_up[row.flags & WORKLOAD]:
         by_starts, by_slots, expected, active = evidence(row, hour, row.starts, slots, limits)
         most = 2.0 * threshold_of(row, limits)
-        if by_starts > 0.0 and row.excess[0] == 0.0 and barely(row.excess[1], row, limits):
+        if by_starts > 0.0 and row.sums[0] == 0 and barely(sum_of(row, 1), row, limits):
             # The rise begins here: some slots more than usual in the hours before were none.
             begin(row)
-        row.excess[0] = min(max(row.excess[0] + by_starts, 0.0), most)
-        row.excess[1] = min(max(row.excess[1] + by_slots, 0.0), most)
-        if (row.excess[0] <= 0.0 and row.excess[1] <= 0.0) or row.run > LONGEST_RISE + BINS:
+        add_to_sum(row, 0, by_starts, most)
+        add_to_sum(row, 1, by_slots, most)
+        if (row.sums[0] == 0 and row.sums[1] == 0) or row.run > LONGEST_RISE + BINS:
             calm(row)
         else:
             row.seen += counted(row, row.starts, expected, limits)
             row.expected += expected
-            row.expected_slots += active
+            expect_slots(row, active)
             row.seen_slots = min(row.seen_slots + slots, 255)
             row.run = min(row.run + 1, 255)
     else:
@@ -221,9 +227,9 @@ def _rising(row: Row, calls: float, usd: float, limits: Limits) -> tuple[int, fl
     if by_starts <= 0.0 and by_slots <= 0.0:
         # Not any longer, or not yet again.
         return 0, 0.0, 0.0, 0.0
-    excess = row.excess[0] + by_starts
+    excess = sum_of(row, 0) + by_starts
     if row.run <= LONGEST_RISE + BINS:
-        excess = max(excess, _grown(row.seen_slots + slots, row.expected_slots + active, row.run + 1) / row.spread[1])
+        excess = max(excess, _grown(row.seen_slots + slots, slots_expected(row) + active, row.run + 1) / row.spread[1])
     seen = row.seen + counted(row, row.starts, expected, limits)
     expected += row.expected
     threshold = threshold_of(row, limits)
@@ -251,8 +257,7 @@ def judge(rows: State, cohorts: State, events: Events, closed: Closed, limits: L
                 hour = (closed.end[k] - 1) // _HOUR
                 cohort = cohorts[(row.flags & WORKLOAD) + (_CLASSES if row.flags & NAMED else 0)]
                 rise = _reach(row, hour, events.offset[i] if i < n else -1, cohort, limits)
-                row.starts += row.fresh
-                row.fresh = 0
+                row.starts += starts_of(row, closed.sums[k, 1], closed.end[k])
                 row.today += closed.sums[k, 0]
                 row.slots |= 1 << (((closed.end[k] - 1) % _HOUR) // _SLOT)
                 how, values = 0, (0.0, 0.0, 0.0, 0.0)
@@ -288,5 +293,5 @@ def judge(rows: State, cohorts: State, events: Events, closed: Closed, limits: L
             row = rows[events.row[i]]
             row.flags = (row.flags & ~WORKLOAD & 255) | events.workload[i]
             if not events.retry[i]:
-                count_start(row, events.session[i])
+                note_session(row, events.session[i], events.time[i], events.late[i])
     return count

@@ -6,28 +6,39 @@ customer has.
 
 import numpy as np
 
+from detectors.buckets import BUCKET
 from detectors.compiled import Row, compiled
 from detectors.drift_usual import NAMED, RECENT
 
-_MOST = np.iinfo(np.uint16).max
 _MARKS = 255
 """Of sessions: one in so many is taken for another, and not counted, today as ever."""
+_MOST = 255
 
 
 @compiled
-def count_start(row: Row, session: np.uint64) -> None:
-    """Counts the call if it names no session, or one that is none of the last few."""
+def note_session(row: Row, session: np.uint64, time: int, late: bool) -> None:
+    """Takes a call in that ended at `time` (ms); a `late` one is in no bucket."""
     if session == np.uint64(0):
         row.flags &= ~NAMED & 255
-        row.fresh = min(row.fresh + 1, _MOST)
         return
     row.flags |= NAMED
     # 0 is no session's mark.
     mark = session % np.uint64(_MARKS) + np.uint64(1)
     for k in range(RECENT):
         if row.recent[k] == mark:
+            if not late:
+                place = time // BUCKET % 2
+                row.continued[place] = min(row.continued[place] + 1, _MOST)
             return
     for k in range(RECENT - 1, 0, -1):
         row.recent[k] = row.recent[k - 1]
     row.recent[0] = mark
-    row.fresh = min(row.fresh + 1, _MOST)
+
+
+@compiled
+def starts_of(row: Row, calls: float, end: int) -> float:
+    """Of the calls of a bucket that closes, those that began a session, or named none."""
+    place = (end // BUCKET - 1) % 2
+    starts = max(calls - row.continued[place], 0.0)
+    row.continued[place] = 0
+    return float(starts)

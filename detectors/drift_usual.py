@@ -14,24 +14,24 @@ from detectors.compiled import Row, compiled
 from schemas.batch import Floats, Ints
 
 BINS = 8
-RECENT = 4
+RECENT = 3
 """Sessions that are known again."""
 ROW = np.dtype([
     ("since", "i8"),
     ("hour", "i4"), ("starts", "f4"), ("bin_starts", "f4"), ("at_once", "f4"), ("spread", "f4", (2,)),
-    ("excess", "f4", (2,)), ("seen", "f4"), ("expected", "f4"), ("expected_slots", "f4"),
-    ("today", "f4"), ("ceiling", "f4"), ("recent", "u1", (RECENT,)), ("fresh", "u2"), ("base", "u2"), ("level", "u2"),
-    ("hourly", "u2", (BINS,)), ("busy", "u2"), ("learnt", "u2"),
-    ("days", "u2"), ("rise", "u2"), ("noise", "u2"), ("lift", "u2"),
+    ("seen", "f4"), ("expected", "f4"), ("today", "f4"), ("ceiling", "f4"),
+    ("sums", "u2", (2,)), ("slots_expected", "u2"), ("hourly", "u2", (BINS,)), ("busy", "u2"),
+    ("base", "u2"), ("level", "u2"), ("days", "u2"), ("rise", "u2"), ("noise", "u2"), ("lift", "u2"),
+    ("recent", "u1", (RECENT,)), ("continued", "u1", (2,)), ("learnt", "u1"),
     ("weekend", "u1"), ("slots", "u1"), ("bin_slots", "u1"), ("seen_slots", "u1"), ("run", "u1"), ("flags", "u1"),
 ])  # fmt: skip
-"""`hour` counts from 1970; `fresh` starts wait until the bucket of their calls closes, `starts` and `slots` (a bit
-each) are this hour's, `bin_*` the bin's, `today` the day's tokens; `recent` has the marks of the last sessions.
-`spread` (how far counts scatter) and `excess` (the sums of evidence) are of starts and of slots; `seen` and `expected`
-starts are of the `run` of hours that exceed the usual. `hourly` is the profile, `busy` the starts per hour of bins that
-have any; `learnt` bins and `days` there were. `base` (of the first days), `level`, `noise` and `rise` are of the
-logarithm of a day's tokens. `lift` is what is let pass beyond the profile, `weekend` its share of it. All from `base`
-on are numbers of fixed point."""
+"""`hour` counts from 1970; `starts` and `slots` (a bit each) are this hour's, `bin_*` the bin's, `today` the day's
+tokens; `recent` has the marks of the last sessions, `continued` the calls of such sessions in buckets that are open, the
+even and the odd ones. `spread` (how far counts scatter) and `sums` (of evidence) are of starts and of slots; `seen` and
+`expected` starts are of the `run` of hours that exceed the usual. `hourly` is the profile, `busy` the starts per hour
+of bins that have any; `learnt` bins and `days` there were. `base` (of the first days), `level`, `noise` and `rise` are
+of the logarithm of a day's tokens. `lift` is what is let pass beyond the profile, `weekend` its share of it. Those of
+two bytes, but for `days`, and `weekend` are numbers of fixed point."""
 COHORT = np.dtype([("spread", "f8", (2,)), ("at_once", "f8")])
 """What is usual for a workload class, with sessions or without: the prior of an identity that has little history."""
 WORKLOAD, TOLD, PARTIAL_BIN, PARTIAL_DAY, WEEKDAY, NAMED = 3, 4, 8, 16, 32, 64
@@ -42,7 +42,9 @@ SLOTS = 6
 LONGEST_RISE = 12
 """Hours, after which what was not told is no rise."""
 ONE = 1000.0
+_ONE_OF_SUMS, _ONE_SLOT = 100.0, 500.0
 """Of a number of fixed point."""
+MOST_LEARNT = 255
 _PERCENT = 100.0
 _WORKWEEK = 5
 _FAR = 9.0
@@ -202,11 +204,36 @@ def barely(excess: float, row: Row, limits: Limits) -> bool:
 
 
 @compiled
+def sum_of(row: Row, k: int) -> float:
+    """The evidence of starts (0), of slots (1)."""
+    return float(row.sums[k] / _ONE_OF_SUMS)
+
+
+@compiled
+def add_to_sum(row: Row, k: int, evidence: float, most: float) -> None:
+    """What an hour says is added; a sum is never below zero."""
+    total = min(max(row.sums[k] / _ONE_OF_SUMS + evidence, 0.0), most)
+    row.sums[k] = int(min(total * _ONE_OF_SUMS + 0.5, 65535.0))
+
+
+@compiled
+def slots_expected(row: Row) -> float:
+    """In the run of hours."""
+    return float(row.slots_expected / _ONE_SLOT)
+
+
+@compiled
+def expect_slots(row: Row, slots: float) -> None:
+    """Adds those of one hour."""
+    row.slots_expected = int(min(row.slots_expected + slots * _ONE_SLOT + 0.5, 65535.0))
+
+
+@compiled
 def begin(row: Row) -> None:
     """No hour has exceeded the usual yet."""
     row.seen = 0.0
     row.expected = 0.0
-    row.expected_slots = 0.0
+    row.slots_expected = 0
     row.seen_slots = 0
     row.run = 0
 
@@ -214,8 +241,8 @@ def begin(row: Row) -> None:
 @compiled
 def calm(row: Row) -> None:
     """Nothing exceeds the usual."""
-    row.excess[0] = 0.0
-    row.excess[1] = 0.0
+    row.sums[0] = 0
+    row.sums[1] = 0
     begin(row)
     row.flags &= ~TOLD & 255
 
@@ -236,7 +263,7 @@ def learn_bin(row: Row, hour: int, cohort: Row, limits: Limits) -> None:
             row.weekend = int(max(held, 0.1) * _PERCENT)
         return
     # What exceeds the usual is learnt later, and what has gone on for long without being told is no rise.
-    usual_bin = barely(max(row.excess[0], row.excess[1]), row, limits) or row.run > LONGEST_RISE
+    usual_bin = barely(max(sum_of(row, 0), sum_of(row, 1)), row, limits) or row.run > LONGEST_RISE
     total = 3.0 * _mean(row) * min(row.learnt, BINS * _LONGEST_MEMORY)
     if slots > 0.0:
         if usual_bin:
@@ -267,4 +294,4 @@ def learn_bin(row: Row, hour: int, cohort: Row, limits: Limits) -> None:
             cohort.at_once += _COHORT_RATE * (row.at_once - cohort.at_once)
     step = 1.0 / (min(row.learnt // BINS, _LONGEST_MEMORY) + 1.0)
     row.hourly[at] = _code(before + (starts / 3.0 - before) * (step if usual_bin else 0.1 * step))
-    row.learnt = min(row.learnt + 1, 65535)
+    row.learnt = min(row.learnt + 1, MOST_LEARNT)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from detectors import Config, Partition
 from detectors.drift import Config as DriftConfig
 from detectors.drift import Drift
-from detectors.drift_starts import count_start
+from detectors.drift_starts import note_session, starts_of
 from detectors.drift_usual import COHORT, NAMED, ROW
 from schemas.batch import to_batch
 from schemas.directory import Directory
@@ -106,7 +106,7 @@ def test_a_job_that_polls_more_often_is_weak_evidence_where_it_is_cheap(drifts: 
 
 
 def test_a_row_is_small() -> None:
-    assert ROW.itemsize <= 104
+    assert ROW.itemsize <= 96
 
 
 @pytest.mark.parametrize("per_hour", [0.4, 3.0, 60.0])
@@ -251,21 +251,25 @@ def test_bursts_that_come_at_random_are_no_rise(drifts: Drifts, per_hour: float)
 
 @pytest.mark.parametrize(
     ("sessions", "starts"),
-    [
-        ([1, 2, 3, 4] * 10, 4),
-        ([7] * 20, 1),
-        ([1, 2, 3, 4, 5] * 4, 20),
-        ([0] * 6, 6),
-        ([9, 0, 9, 0, 9], 3),
-    ],
+    [([1, 2, 3] * 10, 3), ([7] * 20, 1), ([1, 2, 3, 4] * 5, 20), ([0] * 6, 6), ([9, 0, 9, 0, 9], 3)],
 )
 def test_a_session_counts_once_and_a_call_without_one_counts_itself(sessions: list[int], starts: int) -> None:
-    """Four sessions side by side are told apart; who has more at a time is counted by calls, today as ever."""
+    """Three sessions side by side are known again; who has more at a time is counted by calls, today as ever."""
     rows = np.zeros(1, ROW)
     for session in sessions:
-        count_start(rows[0], np.uint64(session))
-    assert rows["fresh"][0] == starts
+        note_session(rows[0], np.uint64(session), 12_345, False)
+    assert starts_of(rows[0], float(len(sessions)), 20_000) == starts
+    assert not rows["continued"].any()
     assert bool(rows["flags"][0] & NAMED) == bool(sessions[-1])
+
+
+def test_a_call_counts_in_its_own_bucket() -> None:
+    """Whether the bucket before has closed or not; one that comes too late is in none."""
+    rows = np.zeros(1, ROW)
+    for time, late in ((9_000, False), (9_500, False), (11_000, False), (12_000, False), (1_000, True)):
+        note_session(rows[0], np.uint64(5), time, late)
+    assert starts_of(rows[0], 2.0, 10_000) == 1
+    assert starts_of(rows[0], 2.0, 20_000) == 0
 
 
 def test_more_calls_in_as_many_sessions_are_no_rise(drifts: Drifts) -> None:
