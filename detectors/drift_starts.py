@@ -39,6 +39,7 @@ def note_session(row: Row, session: np.uint64, time: int, late: bool) -> None:
 def starts_of(row: Row, calls: float, end: int) -> float:
     """Of the calls of a bucket that closes, those that began a session, or named none."""
     place = (end // BUCKET - 1) % 2
-    starts = max(calls - row.continued[place], 0.0)
-    row.continued[place] = 0
-    return float(starts)
+    # Where few events come, more than two buckets are open: what was continued in a later one is not lost.
+    continued = min(int(calls), row.continued[place])
+    row.continued[place] -= continued
+    return float(calls - continued)

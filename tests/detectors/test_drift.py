@@ -263,6 +263,14 @@ def test_a_session_counts_once_and_a_call_without_one_counts_itself(sessions: li
     assert bool(rows["flags"][0] & NAMED) == bool(sessions[-1])
 
 
+def test_what_continues_in_buckets_that_close_late_is_not_lost() -> None:
+    rows = np.zeros(1, ROW)
+    for second in range(0, 100, 10):
+        note_session(rows[0], np.uint64(5), 1000 * second, False)
+    assert sum(starts_of(rows[0], 1.0, 1000 * (second + 10)) for second in range(0, 100, 10)) == 1
+    assert not rows["continued"].any()
+
+
 def test_a_call_counts_in_its_own_bucket() -> None:
     """Whether the bucket before has closed or not; one that comes too late is in none."""
     rows = np.zeros(1, ROW)
@@ -298,8 +306,8 @@ def test_who_names_no_session_hides_nothing(drifts: Drifts) -> None:
 
 def test_what_is_over_is_not_told(drifts: Drifts) -> None:
     """Thirty times the usual for two hours, and little more than the usual in the third."""
-    usual, burst = calls(always, 2.0, 3.1), calls(always, 60.0, 2 / 24, 2, first=3.0)
-    rest = calls(always, 1.0, 1.5 / 24, 3, first=3.0 + 2 / 24)
+    usual, burst = calls(always, 2.0, 3.0), calls(always, 60.0, 2 / 24, 2, first=3.0)
+    rest = [3 * DAY + 2 * HOUR + minute * 60 for minute in (5, 15, 35, 50, 150)]
     assert not drifts(conversations(sorted(usual + burst + rest), 3))
 
 
