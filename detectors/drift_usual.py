@@ -26,8 +26,8 @@ ROW = np.dtype([
     ("weekend", "u1"), ("slots", "u1"), ("bin_slots", "u1"), ("seen_slots", "u1"), ("run", "u1"), ("flags", "u1"),
 ])  # fmt: skip
 """`hour` counts from 1970; `starts` and `slots` (a bit each) are this hour's, `bin_*` the bin's, `today` the day's
-tokens; `recent` has the marks of the last sessions, `continued` their further calls in open buckets, in even ones and in
-odd ones. `spread` (how far counts scatter) and `sums` (of evidence) are of starts and of slots; `seen` and
+tokens; `recent` has the marks of the last sessions, `continued` their further calls in open buckets, even and odd ones.
+`spread` (how far counts scatter) and `sums` (of evidence) are of starts and of slots; `seen` and
 `expected` starts are of the `run` of hours that exceed the usual. `hourly` is the profile, `busy` the starts per hour
 of bins that have any; `learnt` bins and `days` there were. `base` (of the first days), `level`, `noise` and `rise` are
 of the logarithm of a day's tokens. `lift` is what is let pass beyond the profile, `weekend` its share of it. Those of
