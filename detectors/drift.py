@@ -7,15 +7,17 @@ import numpy as np
 from msgspec import Struct
 
 from detectors.drift_kernel import CEILING, HOURS, SOME_HOURS, Closed, Events, Told, judge
-from detectors.drift_usual import BINS, COHORT, ROW, WORKLOAD, Limits
+from detectors.drift_usual import BINS, COHORT, MOST_LEARNT, NAMED, ROW, WORKLOAD, Limits
 from detectors.identities import Rows
 from detectors.view import Detector, Raised, View, amount, digest
 from schemas.batch import WORKLOADS
 from schemas.bounds import NotNegative, Positive, Share, Some
 from schemas.finding import Kind, Severity
 
-_SCATTER, _AT_ONCE = (10.0, 2.0), 3.0
-"""Of calls an hour and of active slots, and calls that come at once, before anything is known of a workload class."""
+_BY_CALLS = (10.0, 2.0), 3.0
+_BY_SESSIONS = (3.0, 2.0), 1.0
+"""How far starts of an hour and active slots scatter, and starts that come at once, before anything is known of a
+workload class: without sessions, and with them."""
 
 
 class _Said(NamedTuple):
@@ -45,6 +47,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     growth: Positive
     ratio: Positive
+    nameless: Positive
     weak_share: Share
     hour_most: Positive
     least_hours: Some
@@ -69,13 +72,14 @@ class Drift(Detector):
     """Usage that grows so slowly, or so quietly, that no minute of it is a spike.
 
     What it detects:
-        *Hours*: calls, and ten-minute slots with calls, against what this identity does at this time of day (eight
-        bins of three hours, weekends apart); each hour adds its log-likelihood ratio for growth to a CUSUM, and several
-        hours in a row with `ratio` times the usual are told: a ramp, or work in hours in which it never worked. Where
-        calls come in bursts, some bursts more are no rise. None is judged before `warm_up_hours`. Told once, and again
-        once it has doubled. *Days*: a CUSUM over the logarithm of each day's tokens finds a skim of a few tens of
-        percent; it is weak evidence. *Ceiling*: the day's tokens beyond `ceiling` times the level of the identity's
-        first `base_days` days, which nothing that came later has raised.
+        *Hours*: sessions, or calls that name none, and ten-minute slots with calls, against what this identity does at
+        this time of day (eight bins of three hours, weekends apart); each hour adds its log-likelihood ratio for growth
+        to a CUSUM, and several hours in a row with `ratio` times the usual are told while they last: a ramp, or work in
+        hours in which it never worked. A long session is no rise, nor are some bursts more where calls come in bursts.
+        None is judged before `warm_up_hours`. Told once, and again once it has doubled; what costs next to nothing is
+        weak evidence until it costs more. *Days*: a CUSUM over the logarithm of each day's tokens finds a skim of a
+        few tens of percent; it is weak evidence. *Ceiling*: the day's tokens beyond `ceiling` times the level of the
+        identity's first `base_days` days, which nothing that came later has raised.
 
     Why it matters:
         Who knows that spikes are watched takes a little more each hour, or teaches the baseline for weeks.
@@ -89,23 +93,25 @@ class Drift(Detector):
 
     name = "drift"
     kind: Kind = "drift"
-    version = 2
+    version = 3
 
     def __init__(self, config: Config) -> None:
         self.rows = Rows(ROW)
-        self._cohorts = np.zeros(len(WORKLOADS), COHORT)
-        self._cohorts["scatter"], self._cohorts["at_once"] = _SCATTER, _AT_ONCE
+        self._cohorts = np.zeros(2 * len(WORKLOADS), COHORT)
+        for some, (spread, at_once) in zip(np.split(self._cohorts, 2), (_BY_CALLS, _BY_SESSIONS), strict=True):
+            some["spread"], some["at_once"] = spread, at_once
         c, classes = config, (config.interactive, config.batch, config.agent)
-        self._least_usd = [of.least_usd for of in classes]
         self._limits = Limits(
             growth=c.growth,
             ratio=c.ratio,
             threshold=np.array([of.threshold for of in classes]),
+            nameless=c.nameless,
+            least_usd=np.array([of.least_usd for of in classes]),
             weak_share=c.weak_share,
             hour_most=c.hour_most,
             least_hours=c.least_hours,
             least_calls=c.least_calls,
-            warm_up=np.array([-(-of.warm_up_hours * BINS // 24) for of in classes]),
+            warm_up=np.array([min(-(-of.warm_up_hours * BINS // 24), MOST_LEARNT) for of in classes]),
             after_weekend=c.after_weekend,
             day_slack=c.day_slack,
             day_threshold=c.day_threshold,
@@ -121,31 +127,41 @@ class Drift(Detector):
         return {"rows": self.rows}
 
     def save_shared(self) -> bytes:
-        """What is usual for each workload class."""
+        """What is usual for each workload class, without sessions and with them."""
         return msgspec.msgpack.encode([cohort.tolist() for cohort in self._cohorts.view((np.float64, 3))])
 
     def restore_shared(self, saved: bytes) -> None:
         """Takes what `save_shared` gave."""
         cohorts = msgspec.msgpack.decode(saved, type=list[tuple[float, float, float]])
-        self._cohorts = np.array(cohorts).view(COHORT).reshape(-1)
+        if len(cohorts) == len(self._cohorts):
+            # Else they are of a version that counted calls alone: what is usual is learnt anew.
+            self._cohorts = np.array(cohorts).view(COHORT).reshape(-1)
 
     def judge(self, view: View) -> list[Raised]:
         """A finding when a rise is first told, and when it has doubled."""
         batch, k, m = view.batch, view.closings, len(view.closings.row)
         skip = view.ticked.duplicate | batch.excluded
-        events = Events(view.row, skip, view.velocities.returned, batch.offset, batch.workload)
-        closed = Closed(k.at, k.row, k.end, k.calls, k.sums)
+        returned = view.velocities.returned
+        events = Events(
+            view.row,
+            skip,
+            returned,
+            batch.offset,
+            batch.workload,
+            batch.session,
+            batch.retry,
+            view.ticked.time,
+            view.velocities.late,
+        )
+        closed = Closed(k.at, k.row, k.end, k.calls, k.sums, k.tenmin)
         told = Told(np.empty(m, np.int64), np.empty(m, np.int8), np.empty((m, 4)), np.empty(m, ROW))
         count = judge(self.rows.reach(view.identities), self._cohorts, events, closed, self._limits, told)
         return [self._raised(view, told, j) for j in range(count)]
 
     def _raised(self, view: View, told: Told, j: int) -> Raised:
         closing, row = int(told.closing[j]), told.state[j]
-        how, workload = int(told.how[j]), int(row["flags"]) & WORKLOAD
-        if how == HOURS and 0.0 < 6 * float(view.closings.tenmin[closing][2]) < self._least_usd[workload]:
-            # Nobody gets up for a rise that costs next to nothing.
-            how = SOME_HOURS
-        said = self._said(how, told.value[j].tolist(), workload)
+        how = int(told.how[j])
+        said = self._said(how, told.value[j].tolist(), row)
         spend = float(view.closings.minute[closing][2])
         return Raised(
             at=int(view.closings.at[closing]),
@@ -165,7 +181,7 @@ class Drift(Detector):
             details={"unit": said.unit, "excess": round(told.value[j, 3].item(), 3), "days": int(row["days"])},
         )
 
-    def _said(self, how: int, value: list[float], workload: int) -> _Said:
+    def _said(self, how: int, value: list[float], row: np.void) -> _Said:
         """What is said of a rise that the kernel found."""
         observed, usual, span, excess = value
         if how == CEILING:
@@ -180,10 +196,12 @@ class Drift(Detector):
                 f"days of about {amount(observed)} tokens, more than usual day after day; "
                 f"its first days had {amount(usual)}",
             )  # fmt: skip
-        threshold = float(self._limits.threshold[workload])
+        flags = int(row["flags"])
+        threshold = float(self._limits.threshold[flags & WORKLOAD])
+        starts = "sessions" if flags & NAMED else "calls"
         return _Said(
             "medium" if how == HOURS else "low", excess / (2 * threshold), f"{span:.0f}h", span,
-            observed / span, usual / span, "calls/h",
-            f"at least {amount(observed / span)} calls an hour for {span:.0f} h, {observed / usual:.1f} times what "
+            observed / span, usual / span, f"{starts}/h",
+            f"at least {amount(observed / span)} {starts} an hour for {span:.0f} h, {observed / usual:.1f} times what "
             f"this identity does at these hours ({amount(usual / span)})",
         )  # fmt: skip

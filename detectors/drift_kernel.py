@@ -1,6 +1,6 @@
 """The compiled part of `detectors.drift`: sums of what exceeds the usual, hour by hour and day by day.
 
-Hours: CUSUMs of log-likelihood ratios for "grown by the factor `growth`" against "as usual", of calls and of active
+Hours: CUSUMs of log-likelihood ratios for "grown by the factor `growth`" against "as usual", of starts and of active
 slots (Page, "Continuous inspection schemes", 1954; for counts Lucas, "Counted data CUSUM's", 1985); over a run of
 hours, the slots' ratio for the factor that explains them best. One hour adds `hour_most` or less: it takes several.
 Days: a CUSUM of the logarithm of a workday's tokens against its own mean and scatter.
@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from detectors.compiled import Row, State, compiled
+from detectors.drift_starts import note_session, starts_of
 from detectors.drift_usual import (
     BINS,
     LONGEST_RISE,
+    NAMED,
     ONE,
     PARTIAL_BIN,
     PARTIAL_DAY,
@@ -24,13 +26,20 @@ from detectors.drift_usual import (
     WORKLOAD,
     Limits,
     active_slots,
+    add_to_sum,
+    barely,
+    begin,
     calm,
     counted,
     evidence,
+    expect_slots,
     fixed,
     learn_bin,
+    slots_expected,
+    sum_of,
+    threshold_of,
 )
-from schemas.batch import Codes, Flags, Floats, Ints
+from schemas.batch import WORKLOADS, Codes, Flags, Floats, Hashes, Ints
 
 SOME_HOURS, HOURS, DAYS, CEILING = 1, 2, 3, 4
 """How a rise shows; some hours are weak evidence."""
@@ -41,6 +50,10 @@ _LONGEST_NIGHT = 26
 _SHORT_HISTORY = 12
 """Bins: a day and a half."""
 _GROUPS = 3
+_THIS_HOUR, _LAST_MINUTES = 0.5, 0.75
+"""Of the mean hour of a rise, what this hour must have, and ten minutes per hour: with less it is over already, and
+who is told of it then blames what has come since."""
+_CLASSES = len(WORKLOADS)
 _REMEMBERED = 2
 """Days that are left of the memory when a rise was told, so that one that lasts is soon the usual."""
 
@@ -53,6 +66,7 @@ class Closed(NamedTuple):
     end: Ints
     calls: Ints
     sums: Floats
+    tenmin: Floats
 
 
 class Events(NamedTuple):
@@ -63,6 +77,10 @@ class Events(NamedTuple):
     returned: Flags
     offset: Ints
     workload: Codes
+    session: Hashes
+    retry: Flags
+    time: Ints
+    late: Flags
 
 
 class Told(NamedTuple):
@@ -76,35 +94,40 @@ class Told(NamedTuple):
 
 @compiled
 def _close_hour(row: Row, hour: int, cohort: Row, limits: Limits) -> None:
-    if row.scatter[0] == 0.0:
-        row.scatter[0] = cohort.scatter[0]
-        row.scatter[1] = cohort.scatter[1]
+    if row.spread[0] == 0.0:
+        row.spread[0] = cohort.spread[0]
+        row.spread[1] = cohort.spread[1]
         row.at_once = cohort.at_once
     if (hour // 24 + 3) % 7 < 5:
         row.flags |= WEEKDAY
     slots = active_slots(row.slots)
-    if row.bins >= limits.warm_up[row.flags & WORKLOAD]:
-        by_calls, by_slots, expected, active = evidence(row, hour, row.calls, slots, limits)
-        most = 2.0 * limits.threshold[row.flags & WORKLOAD]
-        row.excess[0] = min(max(row.excess[0] + by_calls, 0.0), most)
-        row.excess[1] = min(max(row.excess[1] + by_slots, 0.0), most)
-        if (row.excess[0] <= 0.0 and row.excess[1] <= 0.0) or row.run > LONGEST_RISE + BINS:
+    if row.learnt >= limits.warm_up[row.flags & WORKLOAD]:
+        by_starts, by_slots, expected, active = evidence(row, hour, row.starts, slots, limits)
+        most = 2.0 * threshold_of(row, limits)
+        if by_starts > 0.0 and row.sums[0] == 0 and barely(sum_of(row, 1), row, limits):
+            # The rise begins here: some slots more than usual in the hours before were none.
+            begin(row)
+        add_to_sum(row, 0, by_starts, most)
+        add_to_sum(row, 1, by_slots, most)
+        if (row.sums[0] == 0 and row.sums[1] == 0) or row.run > LONGEST_RISE + BINS:
             calm(row)
         else:
-            row.seen += counted(row, row.calls, expected, limits)
+            row.seen += counted(row, row.starts, expected, limits)
             row.expected += expected
-            row.expected_slots += active
+            expect_slots(row, active)
             row.seen_slots = min(row.seen_slots + slots, 255)
             row.run = min(row.run + 1, 255)
-    row.bin_calls += row.calls
+    else:
+        calm(row)
+    row.bin_starts += row.starts
     row.bin_slots += slots
-    row.calls = 0.0
+    row.starts = 0.0
     row.slots = 0
     if hour % 3 == 2:
         if not row.flags & PARTIAL_BIN:
             learn_bin(row, hour, cohort, limits)
         row.flags &= ~PARTIAL_BIN & 255
-        row.bin_calls = 0.0
+        row.bin_starts = 0.0
         row.bin_slots = 0
 
 
@@ -163,7 +186,7 @@ def _reach(row: Row, hour: int, offset: int, cohort: Row, limits: Limits) -> flo
         else:
             row.flags |= PARTIAL_DAY
         calm(row)
-        row.bin_calls = 0.0
+        row.bin_starts = 0.0
         row.bin_slots = 0
         row.hour = hour
         row.flags |= PARTIAL_BIN
@@ -172,10 +195,10 @@ def _reach(row: Row, hour: int, offset: int, cohort: Row, limits: Limits) -> flo
         if row.hour % 24 == 23:
             rise = max(rise, _close_day(row, row.hour // 24, limits))
         row.hour += 1
-    if weeks > 0 and row.bins > 0 and (row.bins < _SHORT_HISTORY or not row.flags & WEEKDAY):
+    if weeks > 0 and row.learnt > 0 and (row.learnt < _SHORT_HISTORY or not row.flags & WEEKDAY):
         # What was learnt on a weekend, or on a Friday's evening, says little of a Monday.
         row.lift = fixed(limits.after_weekend - 1.0)
-        row.bins = min(row.bins, BINS)
+        row.learnt = min(row.learnt, BINS)
         calm(row)
     if row.run == 0 and offset >= 0:
         row.since = offset
@@ -194,27 +217,30 @@ def _grown(slots: int, expected: float, hours: int) -> float:
 
 
 @compiled
-def _rising(row: Row, limits: Limits) -> tuple[int, float, float, float]:
-    """Whether this hour, as far as it is known, makes a rise of hours that is to be told; the calls seen, those
-    expected, and the excess."""
-    if row.bins < limits.warm_up[row.flags & WORKLOAD] or row.run + 1 < limits.least_hours:
+def _rising(row: Row, calls: float, usd: float, limits: Limits) -> tuple[int, float, float, float]:
+    """Whether this hour, as far as it is known, makes a rise of hours that is to be told, where the last minutes had
+    `calls` and `usd` an hour; the starts seen, those expected, and the excess."""
+    if row.learnt < limits.warm_up[row.flags & WORKLOAD] or row.run + 1 < limits.least_hours:
         return 0, 0.0, 0.0, 0.0
     slots = active_slots(row.slots)
-    by_calls, by_slots, expected, active = evidence(row, row.hour, row.calls, slots, limits)
-    if by_calls <= 0.0 and by_slots <= 0.0:
+    by_starts, by_slots, expected, active = evidence(row, row.hour, row.starts, slots, limits)
+    if by_starts <= 0.0 and by_slots <= 0.0:
         # Not any longer, or not yet again.
         return 0, 0.0, 0.0, 0.0
-    excess = row.excess[0] + by_calls
+    excess = sum_of(row, 0) + by_starts
     if row.run <= LONGEST_RISE + BINS:
-        excess = max(excess, _grown(row.seen_slots + slots, row.expected_slots + active, row.run + 1) / row.scatter[1])
-    seen = row.seen + counted(row, row.calls, expected, limits)
+        excess = max(excess, _grown(row.seen_slots + slots, slots_expected(row) + active, row.run + 1) / row.spread[1])
+    seen = row.seen + counted(row, row.starts, expected, limits)
     expected += row.expected
-    threshold = limits.threshold[row.flags & WORKLOAD]
-    # Two groups of calls more than usual are no rise, however great they are.
+    threshold = threshold_of(row, limits)
+    # Two groups more than usual are no rise, however great they are.
     least = max(limits.least_calls, _GROUPS * row.at_once)
+    if min(row.starts / _THIS_HOUR, calls / _LAST_MINUTES) * (row.run + 1) < seen:
+        return 0, 0.0, 0.0, 0.0
     if excess < limits.weak_share * threshold or seen < limits.ratio * expected + least:
         return 0, 0.0, 0.0, 0.0
-    if excess >= threshold:
+    # Nobody gets up for a rise that costs next to nothing, as long as it does.
+    if excess >= threshold and not 0.0 < usd < limits.least_usd[row.flags & WORKLOAD]:
         return HOURS, seen, expected, excess
     return 0 if row.flags & TOLD else SOME_HOURS, seen, expected, excess
 
@@ -229,13 +255,15 @@ def judge(rows: State, cohorts: State, events: Events, closed: Closed, limits: L
             if closed.calls[k] > 0:
                 row = rows[closed.row[k]]
                 hour = (closed.end[k] - 1) // _HOUR
-                cohort = cohorts[row.flags & WORKLOAD]
+                cohort = cohorts[(row.flags & WORKLOAD) + (_CLASSES if row.flags & NAMED else 0)]
                 rise = _reach(row, hour, events.offset[i] if i < n else -1, cohort, limits)
-                row.calls += closed.sums[k, 1]
+                row.starts += starts_of(row, closed.sums[k, 1], closed.end[k])
                 row.today += closed.sums[k, 0]
                 row.slots |= 1 << (((closed.end[k] - 1) % _HOUR) // _SLOT)
                 how, values = 0, (0.0, 0.0, 0.0, 0.0)
-                gravity, seen, expected, excess = _rising(row, limits)
+                gravity, seen, expected, excess = _rising(
+                    row, SLOTS * closed.tenmin[k, 1], SLOTS * closed.tenmin[k, 2], limits
+                )
                 if gravity > 0:
                     how, values = gravity, (seen, expected, float(row.run + 1), excess)
                     row.flags |= TOLD
@@ -253,8 +281,10 @@ def judge(rows: State, cohorts: State, events: Events, closed: Closed, limits: L
                     count = _tell(told, count, k, how, values, row)
                 if gravity == HOURS:
                     # What lasts is the new usual: it is told again once it has doubled.
-                    row.lift = fixed((1.0 + row.lift / ONE) * seen / expected - 1.0)
-                    row.bins = min(row.bins, BINS * _REMEMBERED)
+                    # Of the hour that has just begun only a part is seen.
+                    times = max(seen / expected, row.seen / row.expected if row.run > 0 else 0.0)
+                    row.lift = fixed((1.0 + row.lift / ONE) * times - 1.0)
+                    row.learnt = min(row.learnt, BINS * _REMEMBERED)
                     calm(row)
             k += 1
         if i < n and events.returned[i]:
@@ -262,4 +292,6 @@ def judge(rows: State, cohorts: State, events: Events, closed: Closed, limits: L
         if i < n and not events.skip[i]:
             row = rows[events.row[i]]
             row.flags = (row.flags & ~WORKLOAD & 255) | events.workload[i]
+            if not events.retry[i]:
+                note_session(row, events.session[i], events.time[i], events.late[i])
     return count

@@ -4,13 +4,16 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from made_traffic import HOUR, Events, Traffic, in_order
 from msgspec.structs import replace
 
 from detectors import Config, Partition
 from detectors.drift import Config as DriftConfig
-from detectors.drift_usual import ROW
+from detectors.drift import Drift
+from detectors.drift_starts import note_session, starts_of
+from detectors.drift_usual import COHORT, NAMED, ROW
 from schemas.batch import to_batch
 from schemas.directory import Directory
 from schemas.finding import Finding
@@ -47,6 +50,15 @@ def story(*times: list[float], subject: str = "key_1", **common: Any) -> Events:
     for at in sorted(at for some in times for at in some):
         traffic.call(at)
     return traffic.events
+
+
+def conversations(starts: list[float], each: int, gap: float = 20.0, subject: str = "key_1", **common: Any) -> Events:
+    """Sessions that begin at `starts` (s), of `each` calls, `gap` seconds apart."""
+    traffic = Traffic(subject, **common)
+    for number, start in enumerate(starts):
+        for n in range(each):
+            traffic.call(start + n * gap, event_id=f"{start}-{n}", session_id=f"{subject} {start} {number}")
+    return in_order(traffic.events)
 
 
 @pytest.fixture(scope="session")
@@ -235,3 +247,91 @@ def test_bursts_that_come_at_random_are_no_rise(drifts: Drifts, per_hour: float)
     for seed in range(8):
         times = [at + n for at in calls(always, per_hour, 4.0, seed) for n in range(60)]
         assert not medium(drifts(story(times)))
+
+
+@pytest.mark.parametrize(
+    ("sessions", "starts"),
+    [([1, 2, 3] * 10, 3), ([7] * 20, 1), ([1, 2, 3, 4] * 5, 20), ([0] * 6, 6), ([9, 0, 9, 0, 9], 3)],
+)
+def test_a_session_counts_once_and_a_call_without_one_counts_itself(sessions: list[int], starts: int) -> None:
+    """Three sessions side by side are known again; who has more at a time is counted by calls, today as ever."""
+    rows = np.zeros(1, ROW)
+    for session in sessions:
+        note_session(rows[0], np.uint64(session), 12_345, False)
+    assert starts_of(rows[0], float(len(sessions)), 20_000) == starts
+    assert not rows["continued"].any()
+    assert bool(rows["flags"][0] & NAMED) == bool(sessions[-1])
+
+
+def test_what_continues_in_buckets_that_close_late_is_not_lost() -> None:
+    rows = np.zeros(1, ROW)
+    for second in range(0, 100, 10):
+        note_session(rows[0], np.uint64(5), 1000 * second, False)
+    assert sum(starts_of(rows[0], 1.0, 1000 * (second + 10)) for second in range(0, 100, 10)) == 1
+    assert not rows["continued"].any()
+
+
+def test_a_call_counts_in_its_own_bucket() -> None:
+    """Whether the bucket before has closed or not; one that comes too late is in none."""
+    rows = np.zeros(1, ROW)
+    for time, late in ((9_000, False), (9_500, False), (11_000, False), (12_000, False), (1_000, True)):
+        note_session(rows[0], np.uint64(5), time, late)
+    assert starts_of(rows[0], 2.0, 10_000) == 1
+    assert starts_of(rows[0], 2.0, 20_000) == 0
+
+
+def test_more_calls_in_as_many_sessions_are_no_rise(drifts: Drifts) -> None:
+    """An agent that is asked as often as ever, and takes ten times the steps."""
+    usual = calls(always, 1.5, 4.0)
+    short = conversations([at for at in usual if at < 3 * DAY], 10, workload="agent")
+    long = conversations([at for at in usual if at >= 3 * DAY], 100, workload="agent")
+    assert not medium(drifts(in_order(short, long)))
+
+
+def test_more_sessions_are_a_rise(drifts: Drifts) -> None:
+    usual, more = calls(always, 1.5, 4.0), calls(always, 15.0, 10 / 24, seed=2, first=3.0)
+    [first, *_] = medium(drifts(in_order(conversations(usual, 10, workload="agent"), conversations(more, 1))))
+    assert "2026-03-05T02" < first.time < "2026-03-05T07"
+    assert "sessions an hour" in first.reason
+    assert first.evidence.details["unit"] == "sessions/h"
+
+
+def test_who_names_no_session_hides_nothing(drifts: Drifts) -> None:
+    """The owner's client names sessions of ten calls, the thief's none."""
+    usual, more = calls(always, 3.0, 4.0), calls(always, 25.0, 8 / 24, seed=2, first=3.0)
+    found = medium(drifts(in_order(conversations(usual, 10), story(more))))
+    assert found
+    assert found[0].time < "2026-03-05T08"
+
+
+def test_what_is_over_is_not_told(drifts: Drifts) -> None:
+    """Thirty times the usual for two hours, and little more than the usual in the third."""
+    usual, burst = calls(always, 2.0, 3.0), calls(always, 60.0, 2 / 24, 2, first=3.0)
+    rest = [3 * DAY + 2 * HOUR + minute * 60 for minute in (5, 15, 35, 50, 150)]
+    assert not drifts(conversations(sorted(usual + burst + rest), 3))
+
+
+def test_a_cheap_rise_is_told_once_it_costs(drifts: Drifts) -> None:
+    usual, more = calls(always, 20.0, 4.0), calls(always, 120.0, 9 / 24, seed=2, first=3.0)
+    events = [
+        replace(event, data=replace(event.data, cost_usd=1e-6 if event.time.hour < 6 or event.time.day < 5 else 1e-3))
+        for event in story(usual, more)
+    ]
+    found = drifts(events)
+    assert [finding.severity for finding in found if finding.time < "2026-03-05T06"] == ["low"]
+    assert medium(found)[0].time.startswith("2026-03-05T06")
+
+
+@pytest.mark.parametrize("days", [3.0, 5.0])
+def test_a_long_day_of_somebody_who_works_now_and_then_is_no_rise(drifts: Drifts, days: float) -> None:
+    """Every other day some hours of work, then twelve of it."""
+    some = calls(lambda hour: 1.0 if 8 <= hour % 24 < 11 and hour // 24 % 2 == 0 else 0.0, 4.0, days)
+    whole = calls(lambda hour: 1.0 if 8 <= hour % 24 < 20 else 0.0, 3.2, 1.0, seed=2, first=days)
+    assert not medium(drifts(conversations(sorted(some + whole), 12, workload="agent")))
+
+
+def test_what_an_older_version_held_for_usual_of_a_class_is_learnt_anew(policy: Config) -> None:
+    new, old = Drift(policy.drift), Drift(policy.drift)
+    old._cohorts = np.ones(3, COHORT)
+    new.restore_shared(old.save_shared())
+    assert new.save_shared() == Drift(policy.drift).save_shared()
