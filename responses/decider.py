@@ -210,6 +210,7 @@ class Decider:
         return [outcome for finding in found for outcome in self._note(case, finding)]
 
     def _note(self, case: Case, finding: Finding) -> list[Outcome]:
+        """The incident of a tenant as a whole that a finding opens or updates."""
         incident = case.note(finding, self._config)
         self._cases.look_again(case, self._cases.now + self.blocks.quiet)
         return [incident] if incident else []
