@@ -12,7 +12,7 @@ from detectors.clock import Clock, Ticked
 from detectors.identities import Identities, Standing
 from detectors.kinds import Config, make_detectors
 from detectors.saved import Saved
-from detectors.tenants import TenantSums
+from detectors.tenants import Events, TenantSums
 from detectors.view import Detector, Raised, View
 from detectors.windows import Closings, Velocities, Windows
 from schemas.batch import Batch, Flags, Ints, to_batch
@@ -165,7 +165,8 @@ class Partition:
             for raised in detector.judge(view):
                 order = (raised.at, int(raised.closing < 0), raised.closing, rank)
                 told.append((order, self._finding(view, detector, raised, int(now[raised.at]))))
-        told += self._tenants.take(view.closings, now)
+        events = Events(view.row, self._speaks(view), view.batch.workload)
+        told += self._tenants.take(events, view.closings, now)
         told.sort(key=lambda pair: pair[0])
         return [Told(order[0], signal) for order, signal in told]
 

@@ -21,12 +21,12 @@ from schemas.usage import CLAIMED
 _ROW = np.dtype(
     [
         ("tiebreak", "i8"), ("tenant", "i8"), ("credential", "u8"), ("slot", "i4"), ("declared", "i1"), ("trust", "i1"),
-        ("assigned", "i1"),
+        ("assigned", "i1"), ("workload", "i1"),
     ],
     align=True,
 )  # fmt: skip
 """`declared` is the workload class that the identity's events name, `assigned` the one that the directory does, plus
-one; 0: none."""
+one; 0: none. `workload` is the class of the last event that was evidence."""
 
 
 class Rows:

@@ -1,11 +1,13 @@
 """Each tenant's sums over closed buckets."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from detectors.compiled import State, compiled
 from detectors.identities import Identities
 from detectors.windows import Closings
-from schemas.batch import Ints
+from schemas.batch import WORKLOADS, Codes, Flags, Ints
 from schemas.finding import TenantBucket
 from schemas.times import format_millis
 
@@ -13,9 +15,19 @@ SLOT = 300_000
 """Milliseconds in which an identity at work is counted once among its tenant's."""
 _SUM = np.dtype([
     ("group", "i8"), ("tenant", "i8"), ("identities", "i8"), ("arrived", "i8"), ("failures", "i8"),
-    ("requests", "f8"), ("tokens", "f8"), ("cost", "f8"),
+    ("requests", "f8"), ("tokens", "f8"), ("cost", "f8"), ("people", "i8"), ("asked", "f8"),
 ])  # fmt: skip
-_COLUMNS = ("identities", "arrived", "requests", "failures", "tokens", "cost")
+"""`people` and `asked` are the part of `arrived` and of `requests` that is interactive."""
+_COLUMNS = ("identities", "arrived", "requests", "failures", "tokens", "cost", "people", "asked")
+_INTERACTIVE = WORKLOADS.index("interactive")
+
+
+class Events(NamedTuple):
+    """Of a batch's events, by position: the identity's row, whether the event speaks for it, and its workload class."""
+
+    row: Ints
+    speaks: Flags
+    workload: Codes
 
 
 class TenantSums:
@@ -27,16 +39,18 @@ class TenantSums:
         self._place: Ints = np.zeros(0, np.int64)
         """By tenant's number: where its sum of the moment stands, and 0 between two calls."""
 
-    def take(self, closings: Closings, now: Ints) -> list[tuple[tuple[int, int, int, int], TenantBucket]]:
+    def take(
+        self, events: Events, closings: Closings, now: Ints
+    ) -> list[tuple[tuple[int, int, int, int], TenantBucket]]:
         """The tenants' buckets, in order of (end, tenant), each with the order in which it is told: after what the
         buckets of that end told. `now` (ms) is the moment of each event of the batch."""
-        if not len(closings.row):
-            return []
         names, out = self._identities, []
         if len(self._place) < len(names.tenants):
             self._place = np.zeros(2 * len(names.tenants), np.int64)
         found = np.empty(len(closings.row), _SUM)
-        count = _sum_up(names.columns.array, closings, self._place, found)
+        count = _sum_up(names.columns.array, events, closings, self._place, found)
+        if not count:
+            return []
         found = found[:count]
         denied = self._denied(closings)
         starts = np.flatnonzero(np.diff(found["group"], prepend=-1)).tolist()
@@ -46,7 +60,9 @@ class TenantSums:
         for first, last, group, after in zip(starts, [*starts[1:], count], groups, groups[1:], strict=False):
             at, end = int(closings.at[group]), int(closings.end[group])
             decided, ended = format_millis(int(now[at])), format_millis(end)
-            for rank, (tenant, many, new, calls, errors, used, spent) in enumerate(sorted(rows[first:last])):
+            for rank, (tenant, many, new, calls, errors, used, spent, people, asked) in enumerate(
+                sorted(rows[first:last])
+            ):
                 bucket = TenantBucket(
                     time=decided,
                     tenant=tenant,
@@ -59,6 +75,8 @@ class TenantSums:
                     tokens=used,
                     cost_usd=round(spent, 9),
                     denied=denied.get((end, tenant), {}),
+                    interactive_arrived=people,
+                    interactive_requests=int(asked),
                 )
                 out.append(((at, 0, after, rank), bucket))
         return out
@@ -74,15 +92,13 @@ class TenantSums:
 
 
 @compiled
-def _sum_up(identities: State, closings: Closings, place: Ints, found: State) -> int:
+def _sum_up(identities: State, events: Events, closings: Closings, place: Ints, found: State) -> int:
     """Sums closed buckets by end and tenant; `group` is the first closed bucket of that end. Returns how many sums."""
-    count, first = 0, 0
+    count, first, told = 0, 0, 0
     for k in range(len(closings.row)):
+        told = _classify(identities, events, told, closings.at[k])
         if closings.end[k] != closings.end[first]:
-            for j in range(count - 1, -1, -1):
-                if found[j].group != first:
-                    break
-                place[found[j].tenant] = 0
+            _leave(place, found, count, first)
             first = k
         who = identities[closings.row[k]]
         at = place[who.tenant] - 1
@@ -99,18 +115,39 @@ def _sum_up(identities: State, closings: Closings, place: Ints, found: State) ->
             total.requests = 0.0
             total.tokens = 0.0
             total.cost = 0.0
+            total.people = 0
+            total.asked = 0.0
         total = found[at]
+        interactive = who.workload == _INTERACTIVE
         total.identities += 1
         total.failures += closings.failed[k]
         total.tokens += closings.sums[k, 0]
         total.requests += closings.sums[k, 1]
         total.cost += closings.sums[k, 2]
+        total.asked += closings.sums[k, 1] if interactive else 0.0
         slot = (closings.end[k] - 1) // SLOT
         if closings.calls[k] > closings.failed[k] and who.slot < slot:
             who.slot = slot
             total.arrived += 1
+            total.people += 1 if interactive else 0
+    _leave(place, found, count, first)
+    _classify(identities, events, told, len(events.row))
+    return count
+
+
+@compiled
+def _classify(identities: State, events: Events, first: int, end: int) -> int:
+    """Takes note of the class of each identity that the events from `first` to before `end` tell; returns `end`."""
+    for i in range(first, end):
+        if events.speaks[i]:
+            identities[events.row[i]].workload = events.workload[i]
+    return max(first, end)
+
+
+@compiled
+def _leave(place: Ints, found: State, count: int, first: int) -> None:
+    """Makes `place` 0 again where sums of the group `first`, the last ones, stand."""
     for j in range(count - 1, -1, -1):
         if found[j].group != first:
             break
         place[found[j].tenant] = 0
-    return count

@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import Struct, field
 
-from responses.common import Shown
+from responses.common import Shown, Together
 from responses.config import Config
 from responses.quotas import Used
 from responses.risk import Standing
@@ -43,6 +43,7 @@ class Whole(Struct, omit_defaults=True):
 
     rhythm: Rhythm = field(default_factory=Rhythm)
     shown: Shown = {}
+    together: dict[str, Together] = {}
     used: Used = field(default_factory=Used)
 
 

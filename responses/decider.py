@@ -12,7 +12,7 @@ from responses.approved import Approved, approval_of, excuses
 from responses.blocks import Blocks, Outcome
 from responses.case import Case
 from responses.cases import Cases
-from responses.common import damped, is_common
+from responses.common import damped, is_common, is_unheard, of_tenant
 from responses.config import Config
 from responses.guards import Caps, forbidden
 from responses.ladder import Answer, answer
@@ -204,28 +204,34 @@ class Decider:
 
     def _whole(self, bucket: TenantBucket) -> list[Outcome]:
         """What a tenant's sums tell of the tenant as a whole: an alert, since no single identity is to blame."""
-        case, end, out = self._cases.of(bucket.tenant, ""), parse_millis(bucket.end), list[Outcome]()
+        case, end = self._cases.of(bucket.tenant, ""), parse_millis(bucket.end)
         found = [*self._tenant_spike.take(case.whole.rhythm, bucket, end, self._cases.now)]
         found += self._quotas.take(case.whole.used, bucket, end, self._cases.now)
-        for finding in found:
-            incident = case.note(finding, self._config)
-            self._cases.look_again(case, self._cases.now + self.blocks.quiet)
-            out += [incident] if incident else []
-        return out
+        return [outcome for finding in found for outcome in self._note(case, finding)]
+
+    def _note(self, case: Case, finding: Finding) -> list[Outcome]:
+        """The incident of a tenant as a whole that a finding opens or updates."""
+        incident = case.note(finding, self._config)
+        self._cases.look_again(case, self._cases.now + self.blocks.quiet)
+        return [incident] if incident else []
 
     def _found(self, finding: Finding, arrived: int) -> list[Outcome]:
         ordered = self._approved.of(finding.tenant, finding.identity)
         if approval_of(finding, [*self._directory.approvals, *ordered] if ordered else self._directory.approvals):
             return []
-        if self._is_common(finding):
+        out, common = list[Outcome](), self._is_common(finding)
+        if self._is_unheard(finding, common=common):
+            whole, within = self._cases.of(finding.tenant, ""), self._config.response.common_minutes
+            out = self._note(whole, of_tenant(finding, self._config.response.common_identities, within))
+        if common:
             finding = damped(finding)
         case = self._cases.of(finding.tenant, finding.identity)
         incident = case.note(finding, self._config)
         if incident is None:
-            return []
+            return out
         self._cases.look_again(case, self._cases.now + self.blocks.quiet)
-        renewed = self.blocks.renewed(case)
-        return renewed + self._answered(case, finding, case.incident or incident, arrived)
+        out += self.blocks.renewed(case)
+        return out + self._answered(case, finding, case.incident or incident, arrived)
 
     def _answered(self, case: Case, finding: Finding, incident: Incident, arrived: int) -> list[Outcome]:
         """What a finding of an open incident leads to."""
@@ -256,6 +262,14 @@ class Decider:
         whole, response = self._cases.of(finding.tenant, "").whole, self._config.response
         within = int(response.common_minutes * 60_000)
         return is_common(whole.shown, finding, parse_millis(finding.time), within, response.common_identities)
+
+    def _is_unheard(self, finding: Finding, *, common: bool) -> bool:
+        """Whether several identities of the tenant were damped and nobody was told of any."""
+        if finding.evidence.shared is None:
+            return False
+        held, response = self._cases.of(finding.tenant, "").whole.together, self._config.response
+        within, moment = int(response.common_minutes * 60_000), parse_millis(finding.time)
+        return is_unheard(held, finding, moment, within, response.common_identities, common=common)
 
     @staticmethod
     def _strictness_over(case: Case, finding: Finding, wanted: Answer) -> int:

@@ -1,12 +1,13 @@
 """Finds tenants whose identities rise together, each of them quietly."""
 
-import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 from xxhash import xxh3_64_hexdigest
 
+from responses.rhythm import BREADTH, CALLS, DAY, HOUR, Habit, Work, deviations, expected, learn, ratio
 from schemas.bounds import Count, Positive
 from schemas.finding import Evidence, Finding, Kind, TenantBucket
 from schemas.times import format_millis
@@ -16,22 +17,12 @@ SLOT = 300_000
 WAIT = 12_000
 """Milliseconds of the decider's clock that a slot waits for partitions that are behind."""
 _SLOTS = 12
-_HOUR, _DAY = 3_600_000, 86_400_000
 _QUICK = 2
 """Slots of the short window."""
-_LEAST_SPREAD = 0.2
-"""Of the log of an hour: a relative error of a fifth is never called surprising."""
-_FADING = 0.1
-_FAR = 2.0
-"""Standard deviations that the variance learns from at the most."""
-_RAISED_MOST = 1.25
-"""Times what was expected: as much of an excess is learnt in an hour, so that what lasts becomes the new usual."""
-_PLUS = 10.0
-"""Added to both sides of a ratio: twice of next to nothing is nothing."""
 
 _Sums = tuple[float, float, float, float]
 """Identities at work (each once in 5 minutes), operations, tokens, USD."""
-_BREADTH, _CALLS, _TOKENS, _USD = range(4)
+_TOKENS, _USD = 2, 3
 _NOTHING: _Sums = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -43,24 +34,38 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     deviations: Positive
     sustained_slots: Count
     least_calls: Positive
+    least_identities: Positive
     warm_up_hours: Count
     repeat_finding_minutes: Positive
 
 
-class Rhythm(Struct):
+class Rhythm(Habit):
     """What a tenant is used to, and what it did in the last hour: the slots by number, the end of the last bucket (ms)
-    that was taken of each partition, hours of the day (workdays, then weekends)
-    as means of log1p of identities at work and of operations, how often each was learnt, and the
-    variance of what came less what was expected."""
+    that was taken of each partition, the slot that was judged last, and when it was last told (ms). What is interactive
+    is held apart too: since the first of it, for not everybody says what is."""
 
-    slots: dict[int, _Sums] = {}
-    taken: dict[int, int] = {}
+    slots: dict[int, _Sums] = field(default_factory=dict)
+    taken: dict[int, int] = field(default_factory=dict)
     judged: int = 0
-    level: list[tuple[float, float]] = []
-    times: list[int] = []
-    variance: float = 0.25
-    streak: int = 0
     told: int = 0
+    interactive: Habit = field(default_factory=Habit)
+    interactive_slots: dict[int, Work] = field(default_factory=dict)
+
+
+class _Rise(NamedTuple):
+    """A rise that is told: over so many slots, how much was done, how much is usual, and how far that is apart."""
+
+    whose: str
+    slots: int
+    work: Work
+    usual: Work
+    ratio: float
+    deviations: float
+
+    @property
+    def more(self) -> float:
+        """How many more identities than usual are at work at once."""
+        return (self.work[BREADTH] - self.usual[BREADTH]) / self.slots
 
 
 class TenantSpike:
@@ -71,6 +76,9 @@ class TenantSpike:
         operations they do, over an hour against the same hour of the day, workdays and weekends apart. Both
         beyond `ratio` times the expected, the first one by `deviations` standard deviations of the tenant's own
         residuals, for `sustained_slots` slots of 5 minutes in a row; or beyond `quick_ratio` within 10 minutes.
+        At least `least_identities` more than usual must be at work at once. Interactive identities are judged apart
+        too, so that a batch job's volume does not hide them. An hour that was seen on a single day is less certain,
+        and one that was seen at a weekend alone tells nothing of a workday.
 
     Why it matters:
         A thief with two hundred keys takes a little of each; a leaked secret store looks like growth.
@@ -99,52 +107,65 @@ class TenantSpike:
         slot = (end - 1) // SLOT
         rhythm.judged = rhythm.judged or slot - 1
         while (rhythm.judged + 2) * SLOT + WAIT <= now:
-            if now - rhythm.judged * SLOT > 2 * _DAY:
+            if now - rhythm.judged * SLOT > 2 * DAY:
                 # Nothing is known of so long a silence: it is no evidence of anything.
-                rhythm.judged, rhythm.slots, rhythm.streak = now // SLOT - 1, {}, 0
+                rhythm.judged, rhythm.slots, rhythm.interactive_slots = now // SLOT - 1, {}, {}
+                rhythm.first = rhythm.streak = rhythm.interactive.first = rhythm.interactive.streak = 0
                 break
             rhythm.judged += 1
             yield from self._judge(rhythm, bucket.tenant, rhythm.judged, now)
+        rhythm.first = rhythm.first or slot
+        if bucket.interactive_arrived:
+            rhythm.interactive.first = rhythm.interactive.first or slot
         if slot > rhythm.judged - _SLOTS:
             held = rhythm.slots.get(slot, _NOTHING)
             more = (float(bucket.arrived), float(bucket.requests), bucket.tokens, bucket.cost_usd)
-            rhythm.slots[slot] = _added(held, more)
+            rhythm.slots[slot] = (held[0] + more[0], held[1] + more[1], held[2] + more[2], held[3] + more[3])
+            people, asked = rhythm.interactive_slots.get(slot, (0.0, 0.0))
+            rhythm.interactive_slots[slot] = (people + bucket.interactive_arrived, asked + bucket.interactive_requests)
 
     def _judge(self, rhythm: Rhythm, tenant: str, slot: int, now: int) -> Iterator[Finding]:
-        c, end = self._config, (slot + 1) * SLOT
         for old in [number for number in rhythm.slots if number <= slot - _SLOTS]:
             del rhythm.slots[old]
-        hour, quick = _over(rhythm, slot, _SLOTS), _over(rhythm, slot, _QUICK)
-        usual = _expected(rhythm, end)
-        ratio = quick_ratio = deviations = 0.0
-        if usual is not None and sum(rhythm.times) >= c.warm_up_hours:
-            share = _QUICK / _SLOTS
-            ratio = min(_ratio(hour[m], usual[m]) for m in (_BREADTH, _CALLS))
-            quick_ratio = min(_ratio(quick[m], usual[m] * share) for m in (_BREADTH, _CALLS))
-            spread = math.sqrt(max(rhythm.variance, _LEAST_SPREAD**2))
-            deviations = math.log(_ratio(hour[_BREADTH], usual[_BREADTH])) / spread
-        fast = quick_ratio >= c.quick_ratio and quick[_CALLS] >= c.least_calls * _QUICK / _SLOTS
-        slow = ratio >= c.ratio and deviations >= c.deviations and hour[_CALLS] >= c.least_calls
-        rhythm.streak = rhythm.streak + 1 if fast or slow else 0
-        if end % _HOUR == 0:
-            _learn(rhythm, end, hour, usual, excess=rhythm.streak > 0)
-        if rhythm.streak < (1 if fast else max(1, c.sustained_slots)) or usual is None:
-            return
-        if rhythm.told and end - rhythm.told < c.repeat_finding_minutes * 60_000:
+            rhythm.interactive_slots.pop(old, None)
+        work: dict[int, Work] = {number: (sums[BREADTH], sums[CALLS]) for number, sums in rhythm.slots.items()}
+        whole = self._rise("the whole tenant makes", rhythm, work, slot)
+        users = "the tenant's interactive users make"
+        rise = self._rise(users, rhythm.interactive, rhythm.interactive_slots, slot)
+        rise, end = whole or rise, (slot + 1) * SLOT
+        if rise is None or (rhythm.told and end - rhythm.told < self._config.repeat_finding_minutes * 60_000):
             return
         rhythm.told = end
-        if slow:
-            yield self._finding(rhythm, tenant, end, now, _SLOTS, hour, usual, ratio, deviations)
-        else:
-            part = (usual[0] * share, usual[1] * share)
-            yield self._finding(rhythm, tenant, end, now, _QUICK, quick, part, quick_ratio, deviations)
+        yield self._finding(rhythm, tenant, end, now, rise)
 
-    def _finding(
-        self, rhythm: Rhythm, tenant: str, end: int, now: int, slots: int, sums: _Sums,
-        usual: tuple[float, float], ratio: float, deviations: float,
-    ) -> Finding:  # fmt: skip
-        minutes = slots * SLOT // 60_000
-        calls, times = sums[_CALLS] / minutes, _ratio(sums[_CALLS], usual[_CALLS])
+    def _rise(self, whose: str, habit: Habit, work: dict[int, Work], slot: int) -> _Rise | None:
+        """Judges the slots up to `slot` and learns an hour that is complete; what is to be told."""
+        c, end = self._config, (slot + 1) * SLOT
+        hour, quick = _over(work, slot, _SLOTS), _over(work, slot, _QUICK)
+        usual = expected(habit, end)
+        slow, fast, far = None, None, False
+        if usual is not None and usual.days >= 1 and sum(habit.times) >= c.warm_up_hours:
+            share = _QUICK / _SLOTS
+            part = (usual.breadth * share, usual.calls * share)
+            apart = deviations(habit, hour[BREADTH], usual)
+            times = [ratio(hour[m], usual[m]) for m in (BREADTH, CALLS)]
+            quick_times = min(ratio(quick[m], part[m]) for m in (BREADTH, CALLS))
+            far = times[BREADTH] >= c.ratio and apart >= c.deviations
+            if far and times[CALLS] >= c.ratio and hour[CALLS] >= c.least_calls:
+                slow = _Rise(whose, _SLOTS, hour, (usual.breadth, usual.calls), min(times), apart)
+            if quick_times >= c.quick_ratio and quick[CALLS] >= c.least_calls * share:
+                fast = _Rise(whose, _QUICK, quick, part, quick_times, apart)
+        habit.streak = habit.streak + 1 if fast or slow else 0
+        if end % HOUR == 0 and habit.first and slot - habit.first >= _SLOTS - 1:
+            learn(habit, end, hour, usual, excess=far or habit.streak > 0)
+        rises = [slow if habit.streak >= c.sustained_slots else None, fast]
+        return next((rise for rise in rises if rise and rise.more >= c.least_identities), None)
+
+    def _finding(self, rhythm: Rhythm, tenant: str, end: int, now: int, rise: _Rise) -> Finding:
+        minutes = rise.slots * SLOT // 60_000
+        calls, usual = rise.work[CALLS] / minutes, rise.usual[CALLS] / minutes
+        sums = [rhythm.slots.get(end // SLOT - 1 - back, _NOTHING) for back in range(rise.slots)]
+        tokens, spent = (sum(of[m] for of in sums) / minutes for m in (_TOKENS, _USD))
         return Finding(
             finding_id="f-" + xxh3_64_hexdigest(f"{self.name}\0{tenant}\0\0{end}".encode()),
             time=format_millis(now),
@@ -152,16 +173,16 @@ class TenantSpike:
             identity="",
             kind=self.kind,
             severity="medium",
-            score=round(min(1.0, ratio / (4 * self._config.ratio)), 4),
+            score=round(min(1.0, rise.ratio / (4 * self._config.ratio)), 4),
             detector=f"{self.name}@{self.version}",
             window=f"{minutes}m",
-            observed=round(sums[_CALLS] / minutes, 6),
-            baseline=round(usual[_CALLS] / minutes, 6),
+            observed=round(calls, 6),
+            baseline=round(usual, 6),
             reason=(
-                f"the whole tenant makes {calls:.3g} calls/min over {minutes} min, {times:.1f} times its usual "
-                f"{usual[_CALLS] / minutes:.3g} at this hour, "
-                f"and {_ratio(sums[_BREADTH], usual[_BREADTH]):.1f} times as many identities are at work at once: "
-                f"{sums[_TOKENS] / minutes:,.0f} tokens and ${sums[_USD] / minutes:.2f} a minute"
+                f"{rise.whose} {calls:.3g} calls/min over {minutes} min, "
+                f"{ratio(rise.work[CALLS], rise.usual[CALLS]):.1f} times the usual {usual:.3g} at this hour, "
+                f"and {ratio(rise.work[BREADTH], rise.usual[BREADTH]):.1f} times as many identities are at work at "
+                f"once: {tokens:,.0f} tokens and ${spent:.2f} a minute"
             ),
             evidence=Evidence(
                 partition=-1,
@@ -169,79 +190,19 @@ class TenantSpike:
                 policy=self._policy,
                 detector_version=self.version,
                 state_digest=xxh3_64_hexdigest(msgspec.msgpack.encode(rhythm)),
-                usd_per_minute=round(sums[_USD] / minutes, 6),
+                usd_per_minute=round(spent, 6),
                 span_seconds=minutes * 60.0,
                 age_seconds=sum(rhythm.times) * 3600.0,
-                details={"ratio": round(ratio, 3), "deviations": round(deviations, 3), "ended": format_millis(end)},
+                details={
+                    "ratio": round(rise.ratio, 3),
+                    "deviations": round(rise.deviations, 3),
+                    "ended": format_millis(end),
+                },
             ),
         )
 
 
-def _added(a: _Sums, b: _Sums) -> _Sums:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
-
-
-def _over(rhythm: Rhythm, last: int, slots: int) -> _Sums:
+def _over(work: dict[int, Work], last: int, slots: int) -> Work:
     """The sums of so many slots, of which `last` is the last."""
-    total = _NOTHING
-    for number in range(last - slots + 1, last + 1):
-        total = _added(total, rhythm.slots.get(number, _NOTHING))
-    return total
-
-
-def _ratio(observed: float, usual: float) -> float:
-    return (observed + _PLUS) / (usual + _PLUS)
-
-
-def _hour_of(moment: int) -> int:
-    """Of the hour that ends at `moment` (ms): 0 to 23, and 24 to 47 at weekends (1970-01-01 was a Thursday)."""
-    days, within = divmod(moment - 1, _DAY)
-    return within // _HOUR + (24 if (days + 3) % 7 >= 5 else 0)
-
-
-def _usual_at(rhythm: Rhythm, hour: int, metric: int) -> float | None:
-    """The usual sum of an hour, smoothed over its neighbours; that of the other sort of day where this one is new."""
-    for base in (hour // 24 * 24, 24 - hour // 24 * 24):
-        weight = total = 0.0
-        for apart, share in ((-1, 0.25), (0, 0.5), (1, 0.25)):
-            at = base + (hour + apart) % 24
-            if rhythm.times and rhythm.times[at]:
-                weight += share
-                total += share * rhythm.level[at][metric]
-        if weight:
-            return math.expm1(total / weight)
-    return None
-
-
-def _expected(rhythm: Rhythm, end: int) -> tuple[float, float] | None:
-    """Identities at work and operations that are usual in the hour that ends at `end`; None where nothing is known."""
-    passed = end % _HOUR / _HOUR
-    out = []
-    for metric in (_BREADTH, _CALLS):
-        before, now = (_usual_at(rhythm, _hour_of(moment), metric) for moment in (end - end % _HOUR, end))
-        if before is None or now is None:
-            return None
-        out.append(before * (1 - passed) + now * passed if passed else now)
-    return out[0], out[1]
-
-
-def _learn(rhythm: Rhythm, end: int, hour: _Sums, usual: tuple[float, float] | None, *, excess: bool) -> None:
-    """Takes a complete hour in, after it was judged."""
-    if not rhythm.times:
-        rhythm.times, rhythm.level = [0] * 48, [(0.0, 0.0)] * 48
-    breadth, calls = hour[_BREADTH], hour[_CALLS]
-    if usual is not None:
-        if excess:
-            breadth, calls = min(breadth, usual[_BREADTH] * _RAISED_MOST), min(calls, usual[_CALLS] * _RAISED_MOST)
-        # What is far out must not widen what is called usual.
-        most = _FAR * math.sqrt(rhythm.variance)
-        apart = min(max(math.log(_ratio(breadth, usual[_BREADTH])), -most), most)
-        rhythm.variance += _FADING * (apart * apart - rhythm.variance)
-    at = _hour_of(end)
-    rhythm.times[at] += 1
-    weight = max(1.0 / rhythm.times[at], 3 * _FADING)
-    held = rhythm.level[at]
-    rhythm.level[at] = (
-        held[0] + weight * (math.log1p(breadth) - held[0]),
-        held[1] + weight * (math.log1p(calls) - held[1]),
-    )
+    some = [work.get(number, (0.0, 0.0)) for number in range(last - slots + 1, last + 1)]
+    return sum(of[BREADTH] for of in some), sum(of[CALLS] for of in some)

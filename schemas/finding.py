@@ -83,7 +83,8 @@ class TenantBucket(Struct, frozen=True, omit_defaults=True, tag_field="type", ta
 
     `denied` counts, per identity, the calls that gateways refused on our word: a block stays while they come.
     `arrived` are those of the `identities` that were served for the first time within the five minutes of the clock
-    (UTC) that the bucket lies in.
+    (UTC) that the bucket lies in. `interactive_arrived` and `interactive_requests` are the part of `arrived` and
+    `requests` of those that are at work interactively: a batch job says nothing of how many people there are.
     """
 
     time: str
@@ -97,6 +98,8 @@ class TenantBucket(Struct, frozen=True, omit_defaults=True, tag_field="type", ta
     cost_usd: float
     denied: dict[str, int] = {}
     arrived: int = 0
+    interactive_arrived: int = 0
+    interactive_requests: int = 0
 
 
 class Tick(Struct, frozen=True, tag_field="type", tag="llm.tick.v1"):

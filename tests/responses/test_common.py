@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from responses.common import Shown, damped, is_common
+from responses.common import Shown, Together, damped, is_common, is_unheard
 from schemas.finding import Finding
 
 Make = Callable[..., Finding]
@@ -51,6 +52,60 @@ def test_what_is_remembered_is_bounded(finding: Make, steps: list[tuple[int, int
 def test_a_damped_finding_blocks_nobody_alone(finding: Make) -> None:
     weak = damped(finding(0, "model_shift", "critical", deterministic=True, extreme=True))
     assert (weak.severity, weak.evidence.deterministic, weak.evidence.extreme) == ("low", False, False)
+
+
+def test_what_everybody_was_damped_for_is_told_of_the_tenant(story: Callable[[], Any]) -> None:
+    """Weak findings made it common before anybody was told: without the tenant's incident nobody would hear of it."""
+    s = story()
+    for n in range(3):
+        s.find(n, "drift", "low", identity=f"key_{n}", shared="more usage")
+    for n in range(5):
+        s.find(600 + n * 60, "drift", "medium", identity=f"key_{n}", shared="more usage", workload="batch")
+    assert (s.incident.identity, s.incident.tenant, s.incident.kinds) == (None, "acme", ["tenant_spike"])
+    assert s.incident.finding_ids != []
+    assert "at least 3 identities of the tenant" in s.incident.headline
+    assert s.commands == []
+
+
+def test_another_kind_of_evidence_keeps_its_name(story: Callable[[], Any]) -> None:
+    s = story()
+    for n, severity in enumerate(("low", "low", "low", "high", "high", "high")):
+        s.find(n, "geo_shift", severity, identity=f"key_{n}", shared="asn:1/US", deterministic=True)
+    assert (s.incident.identity, s.incident.kinds, s.incident.severity) == (None, ["geo_shift"], "medium")
+
+
+@pytest.mark.parametrize(
+    ("severities", "shared"), [(["low"] * 9, "more usage"), (["low"] * 3 + ["high"] * 2, "more usage"), (["high"], "")]
+)
+def test_what_is_weak_or_of_few_is_not_told_of_the_tenant(
+    story: Callable[[], Any], severities: list[str], shared: str
+) -> None:
+    s = story()
+    for n, severity in enumerate(severities):
+        s.find(n * 5, "drift", severity, identity=f"key_{n}", shared=shared or None)
+    assert None not in {incident.identity for incident in s.incidents.values()}
+
+
+def test_the_tenant_is_told_once_while_it_lasts(finding: Make) -> None:
+    held: dict[str, Together] = {}
+
+    def told(minute: int, who: str, *, common: bool = True) -> bool:
+        one = finding(0, identity=who, severity="medium", shared="more usage")
+        return is_unheard(held, one, minute * 60_000, HOUR, 3, common=common)
+
+    assert [told(minute, f"key_{minute % 7}") for minute in range(0, 200, 10)].count(True) == 1
+    assert [told(minute, f"key_{minute}") for minute in (300, 310, 320, 330)] == [False, False, True, False]
+    assert not any(told(500 + n, f"key_{n}", common=n > 0) for n in range(50))
+    assert not any(told(minute, f"key_{minute}") for minute in (900, 961, 1022, 1083))
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.booleans()), max_size=300))
+def test_what_is_remembered_of_the_damped_is_bounded(finding: Make, steps: list[tuple[int, int, bool]]) -> None:
+    held: dict[str, Together] = {}
+    for at, (who, what, common) in enumerate(steps):
+        is_unheard(held, finding(0, identity=f"i{who}", shared=f"s{what}"), at, HOUR, 3, common=common)
+    assert len(held) <= 64
+    assert all(len(of.identities) <= 3 for of in held.values())
 
 
 def test_a_tenants_move_blocks_nobody(story: Callable[[], Any]) -> None:

@@ -306,7 +306,7 @@ FORMATS = {
     "decide.waiting 1": "b6b4be0cadc3b56b",
     "decide.approval 1": "76830020343679b1",
     "decide.gone 1": "87c4c260f258346c",
-    "decide.case 1": "8d4b11eaa9bf4d23",
+    "decide.case 1": "f69706e49e6368e3",
     "decide.ids 1": "01780452a2ae8c95",
 }
 
