@@ -262,12 +262,18 @@ def test_an_incident_begins_with_what_was_found_together(story: Begin, config: C
     assert s.incident.kinds == ["spike", "model_shift"]
 
 
-def test_a_weaker_finding_of_the_same_kind_begins_another_incident(story: Begin) -> None:
+def test_small_things_together_begin_an_incident_though_each_was_once_graver_alone(
+    story: Begin, config: Config
+) -> None:
     s = story()
-    s.find(0, "spike", "high")
-    s.until(30 * 3600)
-    s.find(30 * 3600, "spike", "medium")
-    assert [(i.state, i.severity) for i in s.incidents.values()] == [("closed", "high"), ("open", "medium")]
+    apart = config.response.together_minutes * 60 + 60
+    kinds = ("geo_shift", "model_shift", "dormant")
+    for k, kind in enumerate(kinds):
+        s.find(k * apart, kind, "low", score=0.9)
+    assert not s.incidents
+    for k, kind in enumerate(kinds):
+        s.find((3 + k / 100) * apart, kind, "low", score=0.1)
+    assert set(s.incident.kinds) == set(kinds)
 
 
 def test_an_incident_stays_open_while_a_block_is_renewed(story: Begin, config: Config) -> None:
