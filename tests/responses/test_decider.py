@@ -262,9 +262,7 @@ def test_an_incident_begins_with_what_was_found_together(story: Begin, config: C
     assert s.incident.kinds == ["spike", "model_shift"]
 
 
-def test_small_things_together_begin_an_incident_though_each_was_once_graver_alone(
-    story: Begin, config: Config
-) -> None:
+def test_small_things_together_begin_an_incident_though_each_was_graver_once(story: Begin, config: Config) -> None:
     s = story()
     apart = config.response.together_minutes * 60 + 60
     kinds = ("geo_shift", "model_shift", "dormant")
