@@ -23,7 +23,7 @@ _TOKENS = "input_tokens|output_tokens"
 NEEDS: dict[Kind, tuple[Part, ...]] = {
     "spike": (Part("tokens", (_TOKENS,)), Part("spend", ("cost_usd",)), Part("calls")),
     "tenant_spike": (Part("a tenant's calls", ("tenant|directory.tenant",)),),
-    "drift": (Part("calls by the hour"), Part("tokens by the day", (_TOKENS,))),
+    "drift": (Part("sessions or calls by the hour"), Part("tokens by the day", (_TOKENS,))),
     "loop": (
         Part("repeated prompts", ("fingerprint",)),
         Part("calls of one size", ("session_id", "input_tokens")),
