@@ -16,6 +16,8 @@ ROW = np.dtype([
     ("gap", "u2", (_SLOTS,)), ("spread", "u2", (_SLOTS,)), ("repeats", "u2", (_SLOTS,)), ("alike", "u2", (_SLOTS,)),
     ("context", "f4", (_SLOTS,)), ("step", "f4", (_SLOTS,)), ("wobble", "f4", (_SLOTS,)), ("grown", "u2", (_SLOTS,)),
     ("at", "u1", (_SLOTS,)), ("told_by", "u1", (_SLOTS,)), ("since", "u4", (_SLOTS,)), ("told", "u4", (_SLOTS,)),
+    # Its last call by its gateway's own clock, and which gateway that was.
+    ("stamp", "u4", (_SLOTS,)), ("by", "u4", (_SLOTS,)),
     # Sessions seen once, and how many new ones there are in an hour.
     ("sighted", "u2", (_SIGHTED,)), ("hour", "u2"), ("hours", "u2"), ("sessions", "u2"), ("usual", "u2"),
 ], align=True)  # fmt: skip
@@ -35,10 +37,13 @@ _BATCH, _AGENT = 1, 2
 
 
 class Calls(NamedTuple):
-    """Columns of a batch. `tool` is 1 to 15 for a call with a tool and no fingerprint, else 0."""
+    """Columns of a batch. `stamp` is the time by the clock of the call's `source`; `tool` is 1 to 15 for a call with a
+    tool and no fingerprint, else 0."""
 
     row: Ints
     time: Ints
+    stamp: Ints
+    source: Hashes
     returned: Flags
     skipped: Flags
     offset: Ints
@@ -79,7 +84,8 @@ class Limits(NamedTuple):
     parallel: float
     irregular: float
     timer: float
-    small: float
+    idle: float
+    light: float
     unnamed_factor: float
     batch_factor: float
     irregular_factor: float
@@ -172,6 +178,19 @@ def _pace(row: Row, k: int, gap: int) -> None:
 
 
 @compiled
+def _gap(row: Row, k: int, tick: int, stamp: int, source: np.uint64) -> int:
+    """Ticks since the session's last call. Between calls of one gateway its own clock tells them: what a clock is
+    corrected by may change from one call to the next."""
+    mark = max(source >> np.uint64(32), np.uint64(1))
+    gap = ticks_since(row.last[k], tick)
+    if row.by[k] == mark:
+        gap = ticks_since(row.stamp[k], stamp)
+    if row.by[k] != mark or gap > 0:
+        row.by[k], row.stamp[k] = mark, stamp
+    return max(gap, 0)
+
+
+@compiled
 def _repeat(row: Row, k: int, fingerprint: np.uint64, size: int, tool: int, sizes: float, named: bool) -> None:
     """Compares a call with the last eight of its session, and counts what comes again.
 
@@ -259,20 +278,33 @@ def _spawn(row: Row, hour: int) -> None:
 
 
 @compiled
+def _tokens(row: Row, k: int) -> float:
+    """The mean input of the session's last calls; 0 where it is unknown."""
+    total, calls = 0.0, 0
+    for at in range(_RING):
+        if row.ring[k, at] != 0:
+            total += np.exp2(((row.ring[k, at] >> 4) & 4095) / _PER_OCTAVE) - 2.0
+            calls += 1
+    return max(total / max(calls, 1), 0.0)
+
+
+@compiled
 def _factor(row: Row, k: int, named: bool, workload: int, limits: Limits) -> float:
-    """How many times the policy's repeats it takes, given how the calls come; 0 where they tell nothing."""
+    """How many times the policy's repeats it takes, given how the calls come; 0 where they tell nothing. What a slow
+    loop costs is what it burns in a minute, not what a call takes: a great call now and then is as cheap as small
+    ones often."""
     gap = float(row.gap[k]) * TICK
     variation = 1.25 * row.spread[k] / row.gap[k] if row.gap[k] > 0 else 0.0
-    small = row.context[k] < limits.small
+    burns = _tokens(row, k) * 60_000.0 / max(gap, 1.0)
     slow = gap > limits.pace
-    if variation < limits.timer and (slow or (small and (gap > limits.pace / 5 or not named))):
+    if variation < limits.timer and (slow or burns < limits.light):
         # Whatever is so regular is a clock's: it polls, or it says that it is alive.
         return 0.0
     factor = 1.0
     if slow:
-        if small:
+        if burns < limits.idle:
             return 0.0
-        factor *= limits.slow_factor
+        factor *= limits.slow_factor * max(limits.light / burns, 1.0)
     if gap < limits.parallel:
         factor *= limits.parallel_factor
     if variation > limits.irregular:
@@ -308,7 +340,7 @@ def judge(rows: State, calls: Calls, limits: Limits, told: Told) -> int:
             if row.sessions == int(least) and row.hours > limits.spawn_hours and workload == _AGENT:
                 how, value, extra = SPAWN, float(row.sessions), float(row.usual)
         if k >= 0:
-            gap = max(ticks_since(row.last[k], tick), 0)
+            gap = _gap(row, k, tick, (calls.stamp[i] // TICK) % WRAP, calls.source[i])
             if gap * TICK > limits.pause:
                 _begin(row, k)
             elif row.ring[k, 0] != 0:
