@@ -111,8 +111,8 @@ class Loop(Detector):
         # What fails was not served, unless its caller cut it off.
         skipped = view.ticked.duplicate | batch.excluded | (batch.failed & ~batch.unmetered)
         calls = Calls(
-            view.row, view.ticked.time, batch.time, batch.source, view.velocities.returned, skipped, batch.offset, batch.fingerprint,
-            batch.session, batch.input, batch.workload, _tools(batch),
+            view.row, view.ticked.time, batch.time, batch.source, view.velocities.returned, skipped, batch.offset,
+            batch.fingerprint, batch.session, batch.input, batch.workload, _tools(batch),
         )  # fmt: skip
         told = Told(
             np.empty(n, np.int64),
