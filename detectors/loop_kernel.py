@@ -33,6 +33,8 @@ _PER_OCTAVE = 150
 """Sizes are compared on a logarithmic scale with so many steps for each doubling."""
 _LONG_RUN = 1.8
 """Times the steps that block: a run so long may be half as uneven again."""
+_HEAVY = 0.4
+"""Of the slow ones' factor is left to those that burn most."""
 _BATCH, _AGENT = 1, 2
 
 
@@ -297,14 +299,14 @@ def _factor(row: Row, k: int, named: bool, workload: int, limits: Limits) -> flo
     variation = 1.25 * row.spread[k] / row.gap[k] if row.gap[k] > 0 else 0.0
     burns = _tokens(row, k) * 60_000.0 / max(gap, 1.0)
     slow = gap > limits.pace
-    if variation < limits.timer and (slow or burns < limits.light):
+    if variation < limits.timer and (slow or (burns < limits.light and (gap > limits.pace / 5 or not named))):
         # Whatever is so regular is a clock's: it polls, or it says that it is alive.
         return 0.0
     factor = 1.0
     if slow:
         if burns < limits.idle:
             return 0.0
-        factor *= limits.slow_factor * max(limits.light / burns, 1.0)
+        factor *= limits.slow_factor * min(max(limits.light / burns, _HEAVY), 1.0)
     if gap < limits.parallel:
         factor *= limits.parallel_factor
     if variation > limits.irregular:
