@@ -84,7 +84,7 @@ class Loop(Detector):
         A looping agent burns up to 1.8 million tokens a minute, and each step costs more than the last.
 
     False positives:
-        An agent that polls with one prompt at machine pace and irregularly. Clocks (slow and regular, or small), honest
+        An agent that polls with one prompt at machine pace and irregularly. Clocks, slow calls that burn little, honest
         re-runs (two to five of a failed call) and popular prompts that come from many sessions tell nothing. Failed
         calls are failure_burst's.
 
