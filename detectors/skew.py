@@ -26,7 +26,7 @@ _LATE_RANK = 27
 """Of the ranked samples of a source's lateness: about nine of ten records come no later."""
 _COMPARED = 16
 """Sources whose clocks are compared, at the most, where no broker tells the time."""
-_COMPARE_EVERY = 240_000
+_COMPARE_EVERY = 180_000
 """Milliseconds between comparisons. A source's clock is set after two that agree."""
 _LEAST_SAMPLES = 9
 """Of a source between two comparisons: fewer say nothing."""
