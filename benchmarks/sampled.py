@@ -44,6 +44,7 @@ STEPS = {
     "/detectors/index.py": "index",
     "/detectors/memory.py": "index",
     "/detectors/clock.py": "clock, duplicates",
+    "/detectors/skew.py": "clock, duplicates",
     "/detectors/duplicates.py": "clock, duplicates",
     "/detectors/windows.py": "windows",
     "/detectors/buckets.py": "windows",

@@ -37,7 +37,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     parallel_seconds: NotNegative
     irregular: Positive
     timer: NotNegative
-    small_tokens: NotNegative
+    idle_tokens_per_minute: NotNegative
+    light_tokens_per_minute: NotNegative
     unnamed_factor: Positive
     batch_factor: Positive
     irregular_factor: Positive
@@ -83,7 +84,7 @@ class Loop(Detector):
         A looping agent burns up to 1.8 million tokens a minute, and each step costs more than the last.
 
     False positives:
-        An agent that polls with one prompt at machine pace and irregularly. Clocks (slow and regular, or small), honest
+        An agent that polls with one prompt at machine pace and irregularly. Clocks, slow calls that burn little, honest
         re-runs (two to five of a failed call) and popular prompts that come from many sessions tell nothing. Failed
         calls are failure_burst's.
 
@@ -110,8 +111,8 @@ class Loop(Detector):
         # What fails was not served, unless its caller cut it off.
         skipped = view.ticked.duplicate | batch.excluded | (batch.failed & ~batch.unmetered)
         calls = Calls(
-            view.row, view.ticked.time, view.velocities.returned, skipped, batch.offset, batch.fingerprint,
-            batch.session, batch.input, batch.workload, _tools(batch),
+            view.row, view.ticked.time, batch.time, batch.source, view.velocities.returned, skipped, batch.offset,
+            batch.fingerprint, batch.session, batch.input, batch.workload, _tools(batch),
         )  # fmt: skip
         told = Told(
             np.empty(n, np.int64),
@@ -130,7 +131,8 @@ class Loop(Detector):
             2 * c.repeats, 2 * c.block_repeats, float(c.alike), float(c.block_alike), float(c.growth_steps),
             float(c.block_growth_steps), c.growth_least_tokens, c.growth_tolerance, c.growth_wobble,
             math.log2(1 + c.size_tolerance) * _PER_OCTAVE, c.pause_seconds * 1000, c.pace_seconds * 1000,
-            c.parallel_seconds * 1000, c.irregular, c.timer, c.small_tokens, c.unnamed_factor, c.batch_factor,
+            c.parallel_seconds * 1000, c.irregular, c.timer, c.idle_tokens_per_minute,
+            c.light_tokens_per_minute, c.unnamed_factor, c.batch_factor,
             c.irregular_factor, c.slow_factor, c.slow_growth_factor, c.parallel_factor, c.differing_factor,
             float(c.spawned), c.spawn_ratio, float(c.spawn_warm_up_hours), c.repeat_finding_seconds * 1000,
         )  # fmt: skip

@@ -14,13 +14,18 @@ ROW = np.dtype([
     # What each of the followed sessions does.
     ("session", "u4", (_SLOTS,)), ("last", "u4", (_SLOTS,)), ("ring", "u4", (_SLOTS, _RING)),
     ("gap", "u2", (_SLOTS,)), ("spread", "u2", (_SLOTS,)), ("repeats", "u2", (_SLOTS,)), ("alike", "u2", (_SLOTS,)),
-    ("context", "f4", (_SLOTS,)), ("step", "f4", (_SLOTS,)), ("wobble", "f4", (_SLOTS,)), ("grown", "u2", (_SLOTS,)),
+    ("context", "f4", (_SLOTS,)), ("step", "f4", (_SLOTS,)), ("wobble", "u2", (_SLOTS,)), ("grown", "u2", (_SLOTS,)),
     ("at", "u1", (_SLOTS,)), ("told_by", "u1", (_SLOTS,)), ("since", "u4", (_SLOTS,)), ("told", "u4", (_SLOTS,)),
+    # By how much the time of its last call was corrected.
+    ("shift", "u2", (_SLOTS,)),
     # Sessions seen once, and how many new ones there are in an hour.
     ("sighted", "u2", (_SIGHTED,)), ("hour", "u2"), ("hours", "u2"), ("sessions", "u2"), ("usual", "u2"),
 ], align=True)  # fmt: skip
-"""Moments are ticks of 16 ms that wrap after two years, offsets wrap at 32 bits, repeats are counted in halves."""
+"""Moments are ticks of 16 ms that wrap after two years, offsets wrap at 32 bits, repeats are counted in halves.
+`told_by` is the level that was told, above it a mark of its gateway; `wobble` counts hundred-thousandths."""
 
+_LEVELS = 4
+_WOBBLES = 100_000.0
 REPEATS, ALIKE, GROWTH, SPAWN = 1, 2, 3, 4
 LOW, MEDIUM, HIGH = 0, 1, 2
 _MOST = 60_000
@@ -31,14 +36,19 @@ _PER_OCTAVE = 150
 """Sizes are compared on a logarithmic scale with so many steps for each doubling."""
 _LONG_RUN = 1.8
 """Times the steps that block: a run so long may be half as uneven again."""
+_HEAVY = 0.4
+"""Of the slow ones' factor is left to those that burn most."""
 _BATCH, _AGENT = 1, 2
 
 
 class Calls(NamedTuple):
-    """Columns of a batch. `tool` is 1 to 15 for a call with a tool and no fingerprint, else 0."""
+    """Columns of a batch. `stamp` is the time by the clock of the call's `source`; `tool` is 1 to 15 for a call with a
+    tool and no fingerprint, else 0."""
 
     row: Ints
     time: Ints
+    stamp: Ints
+    source: Hashes
     returned: Flags
     skipped: Flags
     offset: Ints
@@ -79,7 +89,8 @@ class Limits(NamedTuple):
     parallel: float
     irregular: float
     timer: float
-    small: float
+    idle: float
+    light: float
     unnamed_factor: float
     batch_factor: float
     irregular_factor: float
@@ -172,6 +183,22 @@ def _pace(row: Row, k: int, gap: int) -> None:
 
 
 @compiled
+def _gap(row: Row, k: int, tick: int, shift: int, source: np.uint64) -> int:
+    """Ticks since the session's last call, whose place this one takes. Between calls of one gateway its own clock tells
+    them: what a clock is corrected by (`shift`, in ticks) may change from one call to the next."""
+    mark = 1 + int(source % np.uint64(63))
+    gap = ticks_since(row.last[k], tick)
+    if row.told_by[k] // _LEVELS == mark:
+        changed = int((shift - np.int64(row.shift[k])) % 65_536)
+        gap -= changed - 65_536 if changed >= 32_768 else changed
+    if gap > 0 or row.told_by[k] < _LEVELS:
+        row.last[k] = tick
+        row.shift[k] = shift % 65_536
+        row.told_by[k] = row.told_by[k] % _LEVELS + _LEVELS * mark
+    return max(gap, 0)
+
+
+@compiled
 def _repeat(row: Row, k: int, fingerprint: np.uint64, size: int, tool: int, sizes: float, named: bool) -> None:
     """Compares a call with the last eight of its session, and counts what comes again.
 
@@ -238,11 +265,11 @@ def _grow(row: Row, k: int, context: float, least: float, tolerance: float) -> b
         row.grown[k] = min(row.grown[k] + 1, _MOST)
         pace = min(row.grown[k], 8)
         row.step[k] += (step - mean) / pace
-        row.wobble[k] += (abs(step - mean) / mean - row.wobble[k]) / pace
+        row.wobble[k] = round(row.wobble[k] + (_WOBBLES * min(abs(step - mean) / mean, 0.5) - row.wobble[k]) / pace)
     else:
         row.grown[k] = 1
         row.step[k] = step
-        row.wobble[k] = 0.0
+        row.wobble[k] = 0
     row.context[k] = context
     return bool(even)
 
@@ -259,20 +286,33 @@ def _spawn(row: Row, hour: int) -> None:
 
 
 @compiled
+def _tokens(row: Row, k: int) -> float:
+    """The mean input of the session's last calls; 0 where it is unknown."""
+    total, calls = 0.0, 0
+    for at in range(_RING):
+        if row.ring[k, at] != 0:
+            total += np.exp2(((row.ring[k, at] >> 4) & 4095) / _PER_OCTAVE) - 2.0
+            calls += 1
+    return max(total / max(calls, 1), 0.0)
+
+
+@compiled
 def _factor(row: Row, k: int, named: bool, workload: int, limits: Limits) -> float:
-    """How many times the policy's repeats it takes, given how the calls come; 0 where they tell nothing."""
+    """How many times the policy's repeats it takes, given how the calls come; 0 where they tell nothing. What a slow
+    loop costs is what it burns in a minute, not what a call takes: a great call now and then is as cheap as small
+    ones often."""
     gap = float(row.gap[k]) * TICK
     variation = 1.25 * row.spread[k] / row.gap[k] if row.gap[k] > 0 else 0.0
-    small = row.context[k] < limits.small
+    burns = _tokens(row, k) * 60_000.0 / max(gap, 1.0)
     slow = gap > limits.pace
-    if variation < limits.timer and (slow or (small and (gap > limits.pace / 5 or not named))):
+    if variation < limits.timer and (slow or (burns < limits.light and (gap > limits.pace / 5 or not named))):
         # Whatever is so regular is a clock's: it polls, or it says that it is alive.
         return 0.0
     factor = 1.0
     if slow:
-        if small:
+        if burns < limits.idle:
             return 0.0
-        factor *= limits.slow_factor
+        factor *= limits.slow_factor * min(max(limits.light / burns, _HEAVY), 1.0)
     if gap < limits.parallel:
         factor *= limits.parallel_factor
     if variation > limits.irregular:
@@ -308,13 +348,11 @@ def judge(rows: State, calls: Calls, limits: Limits, told: Told) -> int:
             if row.sessions == int(least) and row.hours > limits.spawn_hours and workload == _AGENT:
                 how, value, extra = SPAWN, float(row.sessions), float(row.usual)
         if k >= 0:
-            gap = max(ticks_since(row.last[k], tick), 0)
+            gap = _gap(row, k, tick, (t - calls.stamp[i]) // TICK, calls.source[i])
             if gap * TICK > limits.pause:
                 _begin(row, k)
             elif row.ring[k, 0] != 0:
                 _pace(row, k, gap)
-            if ticks_since(row.last[k], tick) > 0:
-                row.last[k] = tick
             size = _size(calls.input[i])
             _repeat(row, k, calls.fingerprint[i], size, calls.tool[i], limits.sizes, named)
             grew = not np.isnan(calls.input[i]) and _grow(row, k, calls.input[i], limits.least, limits.tolerance)
@@ -347,17 +385,18 @@ def judge(rows: State, calls: Calls, limits: Limits, told: Told) -> int:
             # The longer the run, the less even it need be: a few steps are by chance alike, but not that much alike.
             run = row.grown[k] / limits.block_steps
             wobble = limits.wobble * (1.5 if run >= _LONG_RUN else min(run * run, 1.0))
-            if level < 2 and grew and row.grown[k] >= limits.steps and row.wobble[k] <= wobble:
+            if level < 2 and grew and row.grown[k] >= limits.steps and row.wobble[k] <= _WOBBLES * wobble:
                 factor = limits.slow_growth_factor if row.gap[k] * TICK > limits.pace or not named else 1.0
                 if row.grown[k] >= limits.steps * factor:
                     how, value, extra, since, gravity = GROWTH, float(row.grown[k]), row.step[k], first, MEDIUM
                     blocks = row.grown[k] >= limits.block_steps * factor
                     level = 2 if blocks else 1
             if level > 0:
-                if level <= row.told_by[k] and ticks_since(row.told[k], tick) * TICK < limits.again:
+                before = row.told_by[k] % _LEVELS
+                if level <= before and ticks_since(row.told[k], tick) * TICK < limits.again:
                     continue
                 row.told[k] = tick
-                row.told_by[k] = max(level, row.told_by[k])
+                row.told_by[k] += max(level - before, 0)
         if how == 0:
             continue
         told.at[count] = i

@@ -20,7 +20,7 @@ from detectors.windows import Windows
 from schemas.batch import Flags, Hashes, Ints
 from schemas.piece import Checkpoint, Piece, StateError, seal, unseal
 
-_FORMATS = {"head": 2, "names": 2, "ids": 1, "rows": 1}
+_FORMATS = {"head": 3, "names": 2, "ids": 1, "rows": 1}
 """The version of each kind of piece; a change to what is in one is a new version."""
 _REMEDY = "run the version that saved it, or delete the state topic's records and let the identities be learnt anew"
 _ROUND = 300

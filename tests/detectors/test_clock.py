@@ -1,5 +1,6 @@
 """A partition's clock: which deliveries are second ones, what time it is, and whose clock is wrong."""
 
+import random
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -196,3 +197,53 @@ def test_a_gateway_that_hands_over_late_is_late_for_no_bucket(live: bool) -> Non
     steps = np.diff(ticked.time[late][-600:])
     assert np.median(steps) == 1000
     assert (ticked.watermark[~late] - ticked.time[~late]).max() <= 1_000
+
+
+def test_at_night_nobody_who_is_right_is_set_right() -> None:
+    """A file of gateways that are prompt and whose clocks are right, some busy, most of them next to idle."""
+    dice, calls = random.Random(8), list[tuple[float, int]]()
+    for gateway in range(12):
+        at = 0.0
+        while at < 4 * 3600:
+            at += dice.expovariate(1 / (5.0 + 8.0 * gateway))
+            calls.append((at, gateway))
+    traffic = Traffic()
+    for n, (at, gateway) in enumerate(sorted(calls)):
+        traffic.call(at, source=f"gateway/{gateway}", event_id=f"e{n}")
+    ticked = tick(Clock(), traffic.events)
+    assert (ticked.time >= to_batch(traffic.events, range(len(calls)), [0] * len(calls)).time).all()
+
+
+def test_a_fast_clock_stays_set_right_by_as_much_while_little_comes() -> None:
+    """By day a third of the traffic is 40 s fast; then an hour of a call now and then."""
+    dice, traffic, at = random.Random(9), Traffic(), 0.0
+    for n in range(1200 + 400):
+        at += 1.0 if n < 1200 else dice.expovariate(1 / 9)
+        source = f"gateway/{n % 3 if n < 1200 else dice.randrange(3)}"
+        traffic.call(at + (40.0 if source == "gateway/0" else 0.0), source=source, event_id=f"e{n}")
+    ticked = tick(Clock(), traffic.events)
+    told = to_batch(traffic.events, range(1600), [0] * 1600).time
+    fast = np.array([event.source == "gateway/0" for event in traffic.events])
+    fast[:900] = False
+    set_back = (told - ticked.time)[fast]
+    assert np.ptp(set_back[:90]) == 0
+    assert set_back.max() == set_back[0]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_gateway_that_is_late_for_a_while_keeps_its_clock(live: bool) -> None:
+    """Its clock is 60 s fast. For some minutes it hands over at any time what it has held back."""
+    dice, traffic, arrived, moment = random.Random(10), Traffic(), list[int](), []
+    for n in range(2400):
+        held = 1200 <= n < 1800
+        for source in ("right", "also", "fast"):
+            fast = source == "fast"
+            at = n + (60.0 - (dice.uniform(0, 40) if held else 0.0) if fast else 0.0)
+            traffic.call(at, source=f"gateway/{source}", event_id=f"{source}-{n}")
+            arrived.append(START_MS + 1000 * n)
+            moment.append(fast and n >= 1200)
+    ticked = tick(Clock(), traffic.events, arrived if live else None)
+    told = to_batch(traffic.events, range(len(arrived)), arrived).time
+    kept = np.array(moment)
+    assert (told - ticked.time)[kept].min() >= 15_000
+    assert (ticked.time - np.array(arrived))[~kept][-300:].max() <= 1_000

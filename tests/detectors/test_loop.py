@@ -301,6 +301,40 @@ def test_what_comes_like_clockwork_is_no_loop(findings: Found, seconds: float, t
     assert not findings(traffic.events, "loop")
 
 
+@pytest.mark.parametrize("tokens", [300, 700, 950])
+def test_slow_calls_that_burn_next_to_nothing_are_no_loop(findings: Found, tokens: int) -> None:
+    """A poller whose gaps vary: what it burns in a minute is as little, however great its calls are."""
+    dice, traffic = random.Random(2), Traffic(fingerprint="any news?", session_id="poller", input_tokens=tokens)
+    for n in range(1500):
+        traffic.call(n * 61.0 + dice.uniform(0, 15))
+    assert not findings(traffic.events, "loop")
+
+
+def test_the_more_a_slow_loop_burns_the_fewer_repeats_it_takes(findings: Found) -> None:
+    blocked = []
+    for tokens in (3000, 5000, 60_000):
+        dice, traffic = random.Random(2), Traffic(fingerprint="same", session_id="s1", input_tokens=tokens)
+        for n in range(400):
+            traffic.call(n * 20.0 + dice.uniform(0, 6))
+        blocked.append(first_block(findings(traffic.events, "loop")))
+    assert blocked[0] > blocked[1] > blocked[2]
+
+
+def test_a_clockwork_stays_one_when_its_gateways_clock_is_set_right(findings: Found) -> None:
+    """Three gateways in a file, one of them 40 s fast: the gaps between its calls are what its own clock says."""
+    others = Traffic("others", session_id="other")
+    for n in range(9000):
+        others.call(n * 1.0, event_id=f"o{n}", fingerprint=f"new {n}", source=f"gateway/{n % 2}")
+    fast = Traffic("fast", session_id="cron", fingerprint="report", input_tokens=40_000)
+    merged: Events = []
+    for n, event in enumerate(others.events):
+        merged.append(event)
+        if n % 60 == 0:
+            fast.call(n + 40.0, source="gateway/fast")
+            merged.append(fast.events[-1])
+    assert not findings(merged, "loop")
+
+
 def test_an_evaluation_that_samples_each_prompt_ten_times_is_no_loop(findings: Found) -> None:
     traffic = Traffic("ci", workload="batch", session_id="run-17")
     for n in range(800):
