@@ -47,6 +47,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     growth: Positive
     ratio: Positive
+    settled_hours: Positive
     nameless: Positive
     weak_share: Share
     hour_most: Positive
@@ -76,10 +77,11 @@ class Drift(Detector):
         this time of day (eight bins of three hours, weekends apart); each hour adds its log-likelihood ratio for growth
         to a CUSUM, and several hours in a row with `ratio` times the usual are told while they last: a ramp, or work in
         hours in which it never worked. A long session is no rise, nor are some bursts more where calls come in bursts.
-        None is judged before `warm_up_hours`. Told once, and again once it has doubled; what costs next to nothing is
-        weak evidence until it costs more. *Days*: a CUSUM over the logarithm of each day's tokens finds a skim of a
-        few tens of percent; it is weak evidence. *Ceiling*: the day's tokens beyond `ceiling` times the level of the
-        identity's first `base_days` days, which nothing that came later has raised.
+        None is judged before `warm_up_hours`, and before `settled_hours` it takes more. Told once, and again once it
+        has doubled; what costs next to nothing is weak evidence until it costs more. *Days*: a CUSUM over the logarithm
+        of each day's tokens finds a skim of a few tens of percent; it is weak evidence. *Ceiling*: the day's tokens
+        beyond `ceiling` times the level of the identity's first `base_days` days, which nothing that came later has
+        raised.
 
     Why it matters:
         Who knows that spikes are watched takes a little more each hour, or teaches the baseline for weeks.
@@ -106,6 +108,7 @@ class Drift(Detector):
             ratio=c.ratio,
             threshold=np.array([of.threshold for of in classes]),
             nameless=c.nameless,
+            settled=c.settled_hours * BINS / 24,
             least_usd=np.array([of.least_usd for of in classes]),
             weak_share=c.weak_share,
             hour_most=c.hour_most,

@@ -77,6 +77,7 @@ class Limits(NamedTuple):
     ratio: float
     threshold: Floats
     nameless: float
+    settled: float
     least_usd: Floats
     weak_share: float
     hour_most: float
@@ -192,8 +193,8 @@ def active_slots(bits: int) -> int:
 
 @compiled
 def threshold_of(row: Row, limits: Limits) -> float:
-    """The excess from which on a rise is told."""
-    threshold = limits.threshold[row.flags & WORKLOAD]
+    """The excess from which on a rise is told: more, while little is known of how the identity's days differ."""
+    threshold = limits.threshold[row.flags & WORKLOAD] * max(1.0, limits.settled / max(1, row.learnt))
     return float(threshold if row.flags & NAMED else threshold * limits.nameless)
 
 

@@ -85,9 +85,10 @@ def medium(found: list[Finding]) -> list[Finding]:
 
 
 @pytest.mark.parametrize(
-    ("workload", "begins", "told"), [("interactive", 26, True), ("agent", 26, False), ("agent", 50, True)]
+    ("workload", "begins", "told"),
+    [("interactive", 26, False), ("interactive", 38, True), ("agent", 26, False), ("agent", 50, True)],
 )
-def test_a_day_of_an_agent_says_little_of_the_next(drifts: Drifts, workload: str, begins: float, told: bool) -> None:
+def test_a_day_says_little_of_the_next(drifts: Drifts, workload: str, begins: float, told: bool) -> None:
     """Six times the usual, for five hours."""
     usual, more = calls(always, 20, 4), calls(always, 100, 5 / 24, seed=2, first=begins / 24)
     until = (begins + 5) * HOUR
