@@ -256,12 +256,12 @@ def quota_next_day() -> Events:
 
 
 def drift_ramp() -> Events:
-    """A key that is called twenty times an hour around the clock grows by a third each hour from its second day on."""
+    """A key that is called twenty times an hour around the clock grows by a third each hour from its third day on."""
     traffic = Traffic("key_creeping", **BERLIN)
-    traffic.quietly(27, per_hour=20)
-    at = 27 * HOUR
-    while at < 35 * HOUR:
-        at += HOUR / (20 * 1.34 ** (at / HOUR - 27))
+    traffic.quietly(51, per_hour=20)
+    at = 51 * HOUR
+    while at < 59 * HOUR:
+        at += HOUR / (20 * 1.34 ** (at / HOUR - 51))
         traffic.call(at)
     return in_order(traffic.events, _bystander(1))
 
