@@ -69,7 +69,7 @@ fuzz: setup ## Fuzz the decoders and detectors for a minute (FUZZ_SECONDS=N), gu
 demo: setup ## The whole system on this machine; a gateway is attacked before your eyes
 	@$(BIN)/tripswitch demo
 
-bench: setup ## Measure throughput, latency, memory and restore (20 minutes; one part: ARGS=detect)
+bench: setup ## Measure throughput, latency, memory and restore (half an hour; one part: ARGS=detect)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 docs: setup ## Render docs/kinds from the detectors' docstrings and policy.toml
