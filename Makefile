@@ -33,9 +33,10 @@ check: setup ## Lint, formatting, types and the direction of imports
 	@$(BIN)/mypy --strict --no-error-summary gateways/src
 	@$(BIN)/lint-imports --no-logo
 
-# Integration tests mostly wait, so two halves, of which one has most of those, run beside each other; kernels are
-# compiled once, before both.
-BESIDE := tests/integration/test_killswitch.py tests/integration/test_litellm.py
+# Integration tests mostly wait, so two parts of them and all others run beside each other; kernels are compiled once,
+# before.
+INTEGRATION := $(wildcard tests/integration/test_*.py)
+BESIDE := $(patsubst %,tests/integration/test_%.py,broker_away killswitch litellm moves)
 OTHERS := $(filter-out tests/integration,$(patsubst %/,%,$(dir $(wildcard tests/*/conftest.py tests/*/test_*.py))))
 
 test: check ## All checks, then all tests (against Apache Kafka where Java 17 and Maven are present)
@@ -43,10 +44,12 @@ ifeq ($(strip $(ARGS)),)
 	@mkdir -p build
 	@$(BIN)/python -c 'from streams.compiling import compile_kernels; from streams.policy import find_policy, read_policy; \
 		compile_kernels(read_policy(find_policy(None)))'
-	@$(BIN)/python -m pytest $(sort $(OTHERS)) $(BESIDE) > build/tests.log 2>&1 & others=$$!; \
-		trap 'kill $$others 2>/dev/null' EXIT INT TERM; \
-		$(BIN)/python -m pytest tests/integration $(BESIDE:%=--ignore=%); integration=$$?; \
-		wait $$others; units=$$?; cat build/tests.log; exit $$((integration || units))
+	@$(BIN)/python -m pytest $(sort $(OTHERS)) > build/others.log 2>&1 & others=$$!; \
+		$(BIN)/python -m pytest $(BESIDE) > build/beside.log 2>&1 & beside=$$!; \
+		trap 'kill $$others $$beside 2>/dev/null' EXIT INT TERM; \
+		$(BIN)/python -m pytest $(filter-out $(BESIDE),$(INTEGRATION)); failed=$$?; \
+		wait $$beside || failed=$$?; cat build/beside.log; \
+		wait $$others || failed=$$?; cat build/others.log; exit $$failed
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif

@@ -17,12 +17,12 @@ _NEW = 4
 _ROW = np.dtype([
     ("known", "u8"), ("older", "u8"), ("learning", "u8"),
     ("place", "u4", (_NEW,)), ("seen", "u4", (_NEW,)),
-    ("epoch", "u4"), ("last", "u4"), ("told", "u4"), ("agent", "u1"), ("land", "u1"),
-    ("jumps", "u1"), ("was", "u1"), ("theirs", "u4"), ("ours", "u4"),
+    ("epoch", "u4"), ("last", "u4"), ("told", "u4"), ("agent", "u2"), ("land", "u2"),
+    ("theirs", "u4"), ("ours", "u4"), ("jumps", "u1"), ("was", "u1"),
 ], align=True)  # fmt: skip
 """Bitmaps of places: two bits per country in the lower half, two per network in the upper one. `place` and `seen` (s)
 are the new ones of the last minutes, of 16 bits of the country's hash and 16 of the network's. Of the last call,
-`agent` and `land` are 8 bits of hashes of its client and its country, and `was` says whether it came from a new network
+`agent` and `land` are 16 bits of hashes of its client and its country, and `was` says whether it came from a new network
 (bit 0), how gravely was told last (bits 1 and 2), how many calls each side made since the first jump, three at the most
 (bits 3 and 4: from new networks; bits 5 and 6: from known ones), and whether two jumps were told since the places were
 taken over (bit 7). `theirs` and `ours` are the clients of each side since then, a bit for each."""
@@ -120,7 +120,7 @@ class SharedCredential(Detector):
 
     name = "shared_credential"
     kind: Kind = "shared_credential"
-    version = 2
+    version = 3
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -278,9 +278,9 @@ def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
         # While nothing is known, nothing is new.
         was, grade, now = row.was & 1, row.was >> 1 & 3, 1 if new_network and known != 0 else 0
         theirs, ours = row.was >> 3 & 3, row.was >> 5 & 3
-        agent = 0 if calls.agent[i] == 0 else max(1, int(np.int64(calls.agent[i] >> np.uint64(56))))
+        agent = 0 if calls.agent[i] == 0 else max(1, int(np.int64(calls.agent[i] >> np.uint64(48))))
         # Other bits than those that `land` has: no two countries are taken for one throughout.
-        here = np.int64(calls.country[i] & np.uint64(255))
+        here = np.int64(calls.country[i] & np.uint64(0xFFFF))
         place = (land << np.uint64(16)) | network
         # From one new place to another it is a jump if it leads back: whoever tries them one after the other is one.
         jumped = was != now or (now == 1 and _followed(row, place, t, limits.window))

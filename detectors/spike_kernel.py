@@ -152,7 +152,8 @@ def _level(row: Row, ratio: float, broad: bool, longer: bool, moment: int, minut
     young = youth(row, limits) if known else 1.0
     if ratio < young * max(extreme * min(1.0, limits.cheap / max(lasted, 1)), _SLOWEST * least):
         return TOLD
-    if spend < limits.throttled_usd and lasted < (limits.cheap if longer else limits.cheap_throttled):
+    far = max(1.0, ratio / extreme) if known else 1.0
+    if spend * far * far < limits.throttled_usd and lasted < (limits.cheap if longer else limits.cheap_throttled):
         return TOLD
     if not known:
         return EXTREME if lasted >= limits.cheap and ratio >= extreme else HIGH

@@ -94,6 +94,14 @@ def test_two_clients_at_once(findings: Found, policy: Config) -> None:
     assert later[-1].observed >= policy.shared_credential.high_alternations
 
 
+def test_countries_whose_hashes_end_alike_are_two(findings: Found) -> None:
+    """FR and ID have the last eight bits in common."""
+    traffic = settled(country="FR", asn=6830)
+    for n in range(6):
+        traffic.call(NOW + n * 60.0, **({"country": "ID", "asn": 24940, "user_agent": "curl/8.10.1"} if n % 2 else {}))
+    assert findings(traffic.events, "shared_credential")[-1].severity == "medium"
+
+
 def there_and_back(*calls: str) -> Traffic:
     """A call a minute, from home (h) or from elsewhere (e) with another client."""
     traffic = settled()
