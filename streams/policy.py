@@ -14,7 +14,7 @@ import detectors
 import responses
 from responses.config import Response, Risk
 from responses.tenant_spike import Config as TenantSpike
-from streams.policy_check import contradictions, unknown_keys, wrong_values
+from streams.policy_check import contradictions, mistakes
 
 _SHOWN = 4
 """Mistakes named at once."""
@@ -92,7 +92,7 @@ def read_policy(path: Path) -> Loaded:
         raise PolicyError(f"{path}: not UTF-8 at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"{path}: not TOML: {error}") from error
-    wrong = list(unknown_keys(table, Policy)) or list(wrong_values(table, Policy))
+    wrong = list(mistakes(table, Policy))
     if wrong:
         raise PolicyError(f"{path}: {_in_one_line(wrong)}")
     try:

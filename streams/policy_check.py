@@ -15,26 +15,20 @@ from schemas.finding import Severity
 _MOST_RISK = 100.0
 
 
-def unknown_keys(table: Mapping[str, Any], of: Any, path: str = "") -> Iterator[str]:
-    """Each key that `of`, a Struct or a dict by Literal, does not have: its path, and the nearest valid one."""
+def mistakes(table: Mapping[str, Any], of: Any, path: str = "") -> Iterator[str]:
+    """What keeps a table from being `of`, a Struct or a dict by Literal: each key that there is not, with the nearest
+    valid one, each value that its key can't have, and each key that is missing, by their paths."""
     fields = _fields(of)
-    for key, value in table.items():
-        if key in fields:
-            if isinstance(value, Mapping) and _fields(fields[key]):
-                yield from unknown_keys(value, fields[key], f"{path}{key}.")
-            continue
+    meant = set(fields) - _optional(of)
+    for key in (one for one in table if one not in fields):
         near = difflib.get_close_matches(key, fields, 1)
+        # What was misspelt is not missing as well.
+        meant -= set(near)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         yield f"{path}{key}: no such key{hint}"
-
-
-def wrong_values(table: Mapping[str, Any], of: Any, path: str = "") -> Iterator[str]:
-    """Each value that its key can't have, and each key that is missing, by its path. There are no unknown keys."""
-    fields = _fields(of)
-    optional = _optional(of)
     for key, kind in fields.items():
         if key not in table:
-            if key not in optional:
+            if key in meant:
                 yield f"{path.rstrip('.') or 'policy'}: Object missing required field `{key}`"
         elif not _fields(kind):
             try:
@@ -42,7 +36,7 @@ def wrong_values(table: Mapping[str, Any], of: Any, path: str = "") -> Iterator[
             except msgspec.ValidationError as error:
                 yield f"{path}{key}: {_reason(str(error), table[key], kind)}"
         elif isinstance(table[key], Mapping):
-            yield from wrong_values(table[key], kind, f"{path}{key}.")
+            yield from mistakes(table[key], kind, f"{path}{key}.")
         else:
             yield f"{path}{key}: Expected a table, got `{type(table[key]).__name__}`"
 

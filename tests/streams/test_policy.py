@@ -233,6 +233,14 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
     assert said.endswith("; and 1 more")
 
 
+def test_a_policy_of_an_older_version_is_told_what_went_and_what_came(tmp_path: Path) -> None:
+    text = re.sub(r"(?m)^least_usd = \S+", "", SHIPPED.replace("[spike]", "[spike]\nformer = 3"), count=1)
+    (tmp_path / "policy.toml").write_text(re.sub(r"(?m)^(travel_km) = \S+", r"\1 = true", text))
+    said = refused(tmp_path / "policy.toml")
+    for part in ("spike.former: no such key", "spike: Object missing required field `least_usd`", "geo_shift.tr"):
+        assert part in said
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
