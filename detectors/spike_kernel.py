@@ -129,7 +129,9 @@ _NEW = 2.0
 
 
 @compiled
-def _level(row: Row, ratio: float, broad: bool, longer: bool, moment: int, minute: Floats, limits: Limits) -> int:
+def _level(
+    row: Row, ratio: float, channel: int, broad: bool, longer: bool, moment: int, minute: Floats, limits: Limits
+) -> int:
     """How grave an excess is; `minute` holds the sums of the minute before, `longer` says that answers are longer than
     ever, too: an import has more calls of the same shape."""
     known, least, extreme = is_known(row, limits), limits.ratio[row.workload], limits.extreme[row.workload]
@@ -152,8 +154,9 @@ def _level(row: Row, ratio: float, broad: bool, longer: bool, moment: int, minut
     young = youth(row, limits) if known else 1.0
     if ratio < young * max(extreme * min(1.0, limits.cheap / max(lasted, 1)), _SLOWEST * least):
         return TOLD
-    far = max(1.0, ratio / extreme) if known else 1.0
-    if spend * far * far < limits.throttled_usd and lasted < (limits.cheap if longer else limits.cheap_throttled):
+    # Nor for one that is somewhat farther beyond. Over ten minutes whatever lasts is far beyond.
+    far = max(1.0, ratio / extreme) if known and channel < TENMIN_CHANNELS else 1.0
+    if spend * far < limits.throttled_usd and lasted < (limits.cheap if longer else limits.cheap_throttled):
         return TOLD
     if not known:
         return EXTREME if lasted >= limits.cheap and ratio >= extreme else HIGH
@@ -242,7 +245,7 @@ def judge(
                 row.beyond = max(signed(row.beyond), end)
                 row.streak = min(row.streak + 1, 100)
                 # One bucket has little power; two in a row have it.
-                level = _level(row, ratio, broad, False, signed(row.last), closed.minute[k], limits)
+                level = _level(row, ratio, channel, broad, False, signed(row.last), closed.minute[k], limits)
                 if row.streak >= 2 and _shown(row, level, end, limits):
                     bank, profile = banks[closed.row[k]], seasons[row.workload]
                     usual = expected(bank, profile, end - 1) / 5
@@ -273,7 +276,7 @@ def judge(
         excursion(row, moment, calls.offset[i])
         row.over = min(int(row.over) + 1, MOST)
         longer = are_longer(row, sums, limits)
-        level = _level(row, ratio, broad, longer, moment, calls.minute[i], limits)
+        level = _level(row, ratio, channel, broad, longer, moment, calls.minute[i], limits)
         if ratio >= limits.ratio[row.workload] and row.over >= limits.calls:
             row.beyond = max(signed(row.beyond), moment)
         if _shown(row, level, moment, limits):
