@@ -22,10 +22,10 @@ _ROW = np.dtype([
 ], align=True)  # fmt: skip
 """Bitmaps of places: two bits per country in the lower half, two per network in the upper one. `place` and `seen` (s)
 are the new ones of the last minutes, of 16 bits of the country's hash and 16 of the network's. Of the last call,
-`agent` and `land` are 16 bits of hashes of its client and its country, and `was` says whether it came from a new network
-(bit 0), how gravely was told last (bits 1 and 2), how many calls each side made since the first jump, three at the most
-(bits 3 and 4: from new networks; bits 5 and 6: from known ones), and whether two jumps were told since the places were
-taken over (bit 7). `theirs` and `ours` are the clients of each side since then, a bit for each."""
+`agent` and `land` are 16 bits of hashes of its client and its country, and `was` says whether it came from a new
+network (bit 0), how gravely was told last (bits 1 and 2), how many calls each side made since the first jump, three
+at the most (bits 3 and 4: from new networks; bits 5 and 6: from known ones), and whether two jumps were told since
+the places were taken over (bit 7). `theirs` and `ours` are the clients of each side since then, a bit for each."""
 _KEPT = 16 * 86_400
 """Seconds in which a place must be seen again to stay known, at the least."""
 _EVERYWHERE = 40
