@@ -286,24 +286,34 @@ def _spawn(row: Row, hour: int) -> None:
 
 
 @compiled
-def _tokens(row: Row, k: int) -> float:
-    """The mean input of the session's last calls; 0 where it is unknown."""
-    total, calls = 0.0, 0
+def _loop_of(row: Row, k: int, repeated: bool, named: bool) -> tuple[float, float]:
+    """The mean input of the calls that make the loop, 0 where it is unknown, and their share of the session's last
+    ones: those whose prompts came again (`repeated`), or all. Whatever else comes in between is no part of it."""
+    # A session's long cycle does not come twice in so few.
+    total, calls, part, whole = 0.0, 0, 0, not repeated or (named and row.at[k] >> 4 > _RING // 2)
     for at in range(_RING):
-        if row.ring[k, at] != 0:
-            total += np.exp2(((row.ring[k, at] >> 4) & 4095) / _PER_OCTAVE) - 2.0
-            calls += 1
-    return max(total / max(calls, 1), 0.0)
+        entry = row.ring[k, at]
+        if entry == 0:
+            continue
+        calls += 1
+        counts = whole
+        for other in range(_RING):
+            counts = counts or (other != at and row.ring[k, other] >> 16 == entry >> 16)
+        if counts:
+            total += np.exp2(((entry >> 4) & 4095) / _PER_OCTAVE) - 2.0
+            part += 1
+    return max(total / max(part, 1), 0.0), max(part, 1) / max(calls, 1)
 
 
 @compiled
-def _factor(row: Row, k: int, named: bool, workload: int, limits: Limits) -> float:
+def _factor(row: Row, k: int, repeated: bool, named: bool, workload: int, limits: Limits) -> float:
     """How many times the policy's repeats it takes, given how the calls come; 0 where they tell nothing. What a slow
     loop costs is what it burns in a minute, not what a call takes: a great call now and then is as cheap as small
     ones often."""
-    gap = float(row.gap[k]) * TICK
+    tokens, share = _loop_of(row, k, repeated, named)
+    gap = float(row.gap[k]) * TICK / share
     variation = 1.25 * row.spread[k] / row.gap[k] if row.gap[k] > 0 else 0.0
-    burns = _tokens(row, k) * 60_000.0 / max(gap, 1.0)
+    burns = tokens * 60_000.0 / max(gap, 1.0)
     slow = gap > limits.pace
     if variation < limits.timer and (slow or (burns < limits.light and (gap > limits.pace / 5 or not named))):
         # Whatever is so regular is a clock's: it polls, or it says that it is alive.
@@ -363,7 +373,7 @@ def judge(rows: State, calls: Calls, limits: Limits, told: Told) -> int:
             variation = 1.25 * row.spread[k] / row.gap[k] if row.gap[k] > 0 else 0.0
             seconds = row.gap[k] * TICK / 1000.0
             if row.repeats[k] >= limits.repeats and row.at[k] >> 4 > 0:
-                factor = _factor(row, k, named, workload, limits)
+                factor = _factor(row, k, True, named, workload, limits)
                 if factor > 0 and row.repeats[k] >= limits.repeats * factor:
                     how, value, extra, since = REPEATS, row.repeats[k] / 2, seconds, first
                     # A load test sends one prompt side by side, or from a job that has no sessions.
@@ -371,7 +381,7 @@ def judge(rows: State, calls: Calls, limits: Limits, told: Told) -> int:
                     blocks = agent and row.repeats[k] >= limits.block_repeats * factor
                     level = 2 if blocks else 1
             elif row.alike[k] >= limits.alike and (workload == _AGENT or calls.tool[i] > 0):
-                factor = _factor(row, k, named, workload, limits)
+                factor = _factor(row, k, False, named, workload, limits)
                 unknown = calls.fingerprint[i] == 0
                 factor *= 1.0 if unknown else limits.differing_factor
                 hurried = row.gap[k] * TICK <= limits.pace

@@ -18,7 +18,7 @@ _ROW = np.dtype([
     ("known", "u8"), ("older", "u8"), ("learning", "u8"),
     ("place", "u4", (_NEW,)), ("seen", "u4", (_NEW,)),
     ("epoch", "u4"), ("last", "u4"), ("told", "u4"), ("agent", "u2"), ("land", "u2"),
-    ("theirs", "u4"), ("ours", "u4"), ("jumps", "u1"), ("was", "u1"),
+    ("jumps", "u1"), ("was", "u1"), ("theirs", "u8"), ("ours", "u8"),
 ], align=True)  # fmt: skip
 """Bitmaps of places: two bits per country in the lower half, two per network in the upper one. `place` and `seen` (s)
 are the new ones of the last minutes, of 16 bits of the country's hash and 16 of the network's. Of the last call,
@@ -289,20 +289,20 @@ def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
             jumped = False
             row.jumps = 0
             theirs, ours = 0, 0
-            row.theirs, row.ours = 0, 0
+            row.theirs, row.ours = np.uint64(0), np.uint64(0)
         elif jumped:
             # Whoever looks in now and then, while the owner is always at work, begins anew each time.
             before = 0 if now == 1 and t - np.int64(row.seen.max()) > limits.window else row.jumps
             row.jumps = min(before + 1, 255)
             if before == 0:
                 theirs, ours = 0 if now == 1 else theirs, 0
-                row.theirs, row.ours = 0 if now == 1 else row.theirs, 0
+                row.theirs, row.ours = np.uint64(0) if now == 1 else row.theirs, np.uint64(0)
         both_work = min(theirs, ours) >= _BOTH_WORK
         theirs, ours = min(theirs + now, 3), min(ours + 1 - now, 3)
         if now == 1:
-            row.theirs |= 1 << (agent & 31)
+            row.theirs |= np.uint64(1) << np.uint64(agent & 63)
         else:
-            row.ours |= 1 << (agent & 31)
+            row.ours |= np.uint64(1) << np.uint64(agent & 63)
         # The owner's call may be the one that shows that there are two.
         shows = jumped or (row.jumps > 0 and not both_work and min(theirs, ours) >= _BOTH_WORK)
         # Whoever changes places takes his clients along.

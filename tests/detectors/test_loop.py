@@ -320,6 +320,16 @@ def test_the_more_a_slow_loop_burns_the_fewer_repeats_it_takes(findings: Found) 
     assert blocked[0] > blocked[1] > blocked[2]
 
 
+def test_a_probe_between_an_identitys_own_calls_is_no_loop(findings: Found) -> None:
+    """Every minute a service without sessions asks whether the model is there; by day it works in between."""
+    dice, traffic = random.Random(3), Traffic()
+    for n in range(600):
+        traffic.call(n * 60.0 + dice.uniform(-1, 1), fingerprint="are you there?", input_tokens=14)
+    for at in sorted(dice.uniform(5 * HOUR, 10 * HOUR) for _ in range(400)):
+        traffic.call(at, input_tokens=dice.randint(3000, 9000), fingerprint=f"at {at}")
+    assert not findings(in_order(traffic.events), "loop")
+
+
 def test_a_clockwork_stays_one_when_its_gateways_clock_is_set_right(findings: Found) -> None:
     """Three gateways in a file, one of them 40 s fast: the gaps between its calls are what its own clock says."""
     others = Traffic("others", session_id="other")
