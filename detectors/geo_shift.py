@@ -9,6 +9,7 @@ from detectors.geo_shift_kernel import (
     NEW_COUNTRY,
     NEW_NETWORK,
     PLACE,
+    RARE_CLIENT,
     ROW,
     STILL,
     TRAVEL,
@@ -26,6 +27,7 @@ from schemas.finding import Kind, Severity
 
 _SEVERITY: dict[int, Severity] = {WEAK: "low", PLACE: "medium", BUSY: "high", TRAVEL: "high", STILL: "info"}
 _SCORE = {WEAK: 0.3, PLACE: 0.6, BUSY: 0.8, TRAVEL: 1.0, STILL: 0.1}
+_STRANGER = NEW_COUNTRY | NEW_NETWORK | RARE_CLIENT
 _PATTERN = {WEAK: "weak", PLACE: "place", BUSY: "busy", TRAVEL: "travel", STILL: "still"}
 
 
@@ -65,7 +67,8 @@ class GeoShift(Detector):
         apart in time), times the share of the partition's identities in that country. Below `least_chance`, and after
         `least_visits` and `least_hours`, a place whose country and network are both new, or whose client and either of
         them, alerts, with
-        `calls_to_tell` calls from it; `busy_calls` within an hour, with a new client, are graver. If only one is new,
+        `calls_to_tell` calls from it; `busy_calls` within an hour, with a new client, are graver: where all three are
+        new it is a *stranger*, and the credential is suspended. If only one is new,
         or the identity has little of a history, it is weak evidence, which counts only together with other families.
         As long as such a client stays, every `busy_calls` calls remind of it, after `remind_minutes`: whatever else
         is found meanwhile comes with a strange place.
@@ -82,7 +85,8 @@ class GeoShift(Detector):
         A leaked key is used within minutes, from the thief's network. For machines the network tells first.
 
     False positives:
-        Travel, an hour behind a VPN, a move to another cloud. Geography alone never revokes.
+        Travel, an hour behind a VPN, a move to another cloud. Geography alone never blocks; whoever takes a new client
+        along to a new country and is busy there at once is suspended, for minutes, as a stranger would be.
 
     Runbook:
         Ask the owner whether the network is theirs; else rotate the credential.
@@ -144,6 +148,7 @@ class GeoShift(Detector):
             where = f"AS{asn}"
         if abroad.sum() > 1:
             where = f"{abroad.sum()} such places, the last {where}"
+        pattern = "stranger" if how == BUSY and news & _STRANGER == _STRANGER else _PATTERN[how]
         if how == TRAVEL:
             reason = (
                 f"{jumps} jumps between {where} and its usual place within {_span(seconds)}, each faster than "
@@ -168,11 +173,12 @@ class GeoShift(Detector):
             digest=digest(told.state[k : k + 1]),
             span_seconds=float(seconds),
             usd_per_minute=round(float(view.velocities.minute[at, 2]), 6),
-            shared=f"asn:{asn}/{country}",
+            # Colleagues move together; that each has a new client at the same time would be a strange coincidence.
+            shared=None if pattern == "stranger" else f"asn:{asn}/{country}",
             details={
                 "country": country or "",
                 "asn": -1 if asn is None else asn,
-                "pattern": _PATTERN[how],
+                "pattern": pattern,
                 "client": "new" if news & NEW_CLIENT else "known",
             },
         )
@@ -180,6 +186,8 @@ class GeoShift(Detector):
 
 def _what(news: int) -> str:
     """What of a place is new."""
+    if news & _STRANGER == _STRANGER:
+        return "a network, a country and a client"
     if news & NEW_COUNTRY and news & NEW_NETWORK:
         return "a network and a country"
     client = " with a client" if news & NEW_CLIENT else ""

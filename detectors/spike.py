@@ -118,10 +118,11 @@ class Spike(Detector):
         Sums over 20 seconds, 1 and 10 minutes of tokens, requests, USD and output tokens, each against the greatest
         that the identity reached before (a *record* that relaxes over weeks). Beyond `ratio` records, above the
         class's floor, with several calls or for two closed buckets: a spike. Beyond `extreme_ratio` for
-        `sustained_seconds`, or beyond less for longer: extreme, which may throttle alone. What costs less than
+        `sustained_seconds`, or beyond less for longer, or once the burst cost `ratio` times the dearest ten minutes:
+        extreme, which may throttle alone. What costs less than
         `least_usd` a minute (by how far it is beyond) must go on for `cheap_seconds`; of long prompts alone only the
-        money counts. Beyond `unusual_ratio`, or where a bank of record excursions over five minutes' tokens leaves its
-        range: unusual, which counts only beside other evidence.
+        money counts. Beyond `unusual_ratio`: unusual, which counts only beside other evidence. Where a bank of record
+        excursions over five minutes' tokens leaves its range, that is noted.
         As long as it has little history an identity is measured against its class's `cold_*` figures and what the
         class's busy minutes reach (a River quantile). Then its own record speaks, but the greatest of few hours is
         soon broken: before `settled_hours` it takes the root of `settled_hours` over its hours more to be extreme.
@@ -141,7 +142,7 @@ class Spike(Detector):
 
     name = "spike"
     kind: Kind = "spike"
-    version = 3
+    version = 4
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -326,7 +327,8 @@ class Spike(Detector):
             closing=closing,
             row=number,
             since=int(row["since_offset"]),
-            severity=_SEVERITIES[level],
+            # Growth is common; it must not make two families of one.
+            severity="info" if channel == BANKED else _SEVERITIES[level],
             score=round(min(1.0, float(ratio) / (2 * extreme)), 4),
             window=SPANS[span],
             observed=round(observed, 6),

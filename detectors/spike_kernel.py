@@ -149,9 +149,13 @@ def _level(
         return WEAK
     if not known and (ratio < _NEW * least or (spend < 2 * limits.least_usd and lasted < limits.cheap)):
         return 0
-    # The farther beyond, the sooner; but not what is measured against others.
     # Of somebody young more is told than blocked.
     young = youth(row, limits) if known else 1.0
+    # What cost so much more than its dearest ten minutes is not looked at any longer.
+    dearest = standard_of(row, TENMIN_CHANNELS + USD, least_for(row, limits))
+    if row.spent >= young * least * dearest and (known or ratio >= extreme):
+        return EXTREME
+    # The farther beyond, the sooner; but not what is measured against others.
     if ratio < young * max(extreme * min(1.0, limits.cheap / max(lasted, 1)), _SLOWEST * least):
         return TOLD
     # Nor for one that is somewhat farther beyond. Over ten minutes whatever lasts is far beyond.
@@ -274,6 +278,7 @@ def judge(
         if ratio < limits.unusual:
             continue
         excursion(row, moment, calls.offset[i])
+        row.spent += calls.cost[i] if calls.cost[i] > 0.0 else calls.tokens[i] * limits.per_token
         row.over = min(int(row.over) + 1, MOST)
         longer = are_longer(row, sums, limits)
         level = _level(row, ratio, channel, broad, longer, moment, calls.minute[i], limits)

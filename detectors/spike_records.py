@@ -39,14 +39,14 @@ ROW = np.dtype([
     ("now", "f4", (4,)), ("before", "f4", (4,)), ("record", "f4", (len(CHANNELS),)),
     ("fresh", "u1", (len(CHANNELS),)), ("waiting", "u1", (len(CHANNELS),)),
     ("since", "u4"), ("shown", "u4"), ("learnt", "u4"), ("hour", "u4"),
-    ("usd", "f4"), ("usd_before", "f4"), ("interval", "u4"), ("held", "f4"),
+    ("usd", "f4"), ("usd_before", "f4"), ("interval", "u4"), ("held", "f4"), ("spent", "f4"),
     ("jump", "f4"), ("peak_at", "u4"), ("peak", "u1", (4,)), ("streak", "u1"),
 ], align=True)  # fmt: skip
 """Moments are seconds since 1970. `since` and `last` are of the excursion at hand, `over` its calls beyond what is
-usual, `beyond` when it last was a spike, `level` the gravest that was shown of it. `fresh` and `waiting` are codes of
-the greatest sums that are not learnt yet: those since `held_since`, and those of the time before. `jump` is the
-greatest factor by which a record was broken without a spike, `peak` (in `PEAK_UNITS` above 1) and `peak_at` are of a
-spike that is still to be let in."""
+usual, `spent` what it cost (USD), `beyond` when it last was a spike, `level` the gravest that was shown of it.
+`fresh` and `waiting` are codes of the greatest sums that are not learnt yet: those since `held_since`, and those of
+the time before. `jump` is the greatest factor by which a record was broken without a spike, `peak` (in `PEAK_UNITS`
+above 1) and `peak_at` are of a spike that is still to be let in."""
 
 QUIET = 90
 """Seconds without an excess after which an excursion is over."""
@@ -176,6 +176,7 @@ def excursion(row: Row, moment: int, offset: int) -> None:
         row.since_offset = offset
         row.streak = 0
         row.over = 0
+        row.spent = 0.0
         row.level = 0
         row.usd_before = row.usd
     row.last = max(signed(row.last), moment)

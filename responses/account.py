@@ -12,7 +12,7 @@ from responses.approved import Ordered, approval_of, last_ordered
 from responses.common import Shown, damped, is_common
 from responses.config import FAMILY, Config, Family
 from responses.guards import forbidden
-from responses.ladder import Answer, answer
+from responses.ladder import Answer, answer, is_stranger
 from responses.risk import Standing
 from schemas.command import Command, command_id
 from schemas.directory import Directory
@@ -112,6 +112,8 @@ def _rung(wanted: Answer, finding: Finding, config: Config) -> str:
     ladder = config.response.ladder(finding.evidence.workload)
     if wanted.exempt:
         return "deterministic"
+    if is_stranger(finding) and wanted.action == ladder.stranger:
+        return "stranger"
     if wanted.scope == "credential":
         return "theft" if wanted.action == ladder.theft else "families"
     return "extreme" if finding.evidence.extreme and wanted.action == ladder.extreme else "families"

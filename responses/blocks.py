@@ -10,7 +10,7 @@ from responses.cases import Cases
 from responses.config import Config
 from responses.epochs import Epochs, Subject
 from responses.guards import Caps
-from responses.ladder import Answer
+from responses.ladder import Answer, is_stranger
 from responses.risk import Standing
 from schemas.command import STRICTNESS, Action, Command, Limits, Scope, command_id
 from schemas.finding import Finding
@@ -158,8 +158,9 @@ class Blocks:
         )
         if expires is not None:
             self._cases.look_again(case, expires - int(self._config.response.renew_seconds * 1000))
-        if wanted.scope == "credential":
-            # The block answers the theft; what the owner does with a new credential is judged anew.
+        if wanted.scope == "credential" and not (finding and is_stranger(finding)):
+            # The block answers the theft; what the owner does with a new credential is judged anew. A stranger is shut
+            # out for minutes, until more evidence makes it theft.
             case.risk = Standing(self._config)
         incident = case.responded(command)
         return [command, *([incident] if incident else [])]

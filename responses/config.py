@@ -41,6 +41,7 @@ class Ladder(Struct, frozen=True, forbid_unknown_fields=True):
 
     extreme: Block
     deterministic: Block
+    stranger: Block
     families: Block
     theft: Block
 

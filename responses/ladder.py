@@ -35,7 +35,8 @@ def answer(
     alert is enough.
 
     `escaped` tells that a narrower block is in force and did not stop it. `capped` leaves of what is not exempt a
-    throttle: a cap must not shield the real thief behind decoys. The place alone never blocks.
+    throttle: a cap must not shield the real thief behind decoys. The place alone never blocks; a client that the
+    identity never had, at work where it never was, is more than the place.
     """
     evidence = finding.evidence
     ladder = response.ladder(evidence.workload)
@@ -48,6 +49,8 @@ def answer(
             answers.append(Answer(action, "identity", finding.identity, exempt=True))
     if evidence.extreme:
         answers.append(Answer(ladder.extreme, "identity", finding.identity))
+    if is_stranger(finding):
+        answers.append(Answer(ladder.stranger, *_credential_of(finding)))
     if len(families) >= response.families_to_block and risk >= response.block_risk:
         if "place" in families and evidence.credential_id and FAMILY[finding.kind] in _OF_THEFT:
             # Theft blocks the credential: rotating it heals. Where the place is weak, or geography is all there is, the
@@ -59,3 +62,14 @@ def answer(
     if capped:
         answers = [a if a.exempt else Answer("throttle", a.scope, a.subject) for a in answers]
     return max(answers, key=lambda a: (STRICTNESS[a.action], a.scope == "session"), default=None)
+
+
+def is_stranger(finding: Finding) -> bool:
+    """Whether a finding is of somebody at work whose client, network and country are all new to the identity."""
+    return finding.kind == "geo_shift" and finding.evidence.details.get("pattern") == "stranger"
+
+
+def _credential_of(finding: Finding) -> tuple[Scope, str]:
+    """The narrowest that shuts out whoever else has the identity's credential."""
+    credential = finding.evidence.credential_id
+    return ("credential", credential) if credential else ("identity", finding.identity)

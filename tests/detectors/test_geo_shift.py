@@ -120,6 +120,25 @@ def test_a_new_network_with_a_new_client_is_somebody_else_wherever_he_is(finding
     assert busy.observed == policy.geo_shift.busy_calls
 
 
+def test_a_busy_client_whose_network_and_country_are_new_too_is_a_stranger(findings: Found, policy: Config) -> None:
+    traffic = settled(user_agent="openai-python/2.8.1")
+    traffic.every(30.0, NOW, NOW + 1800, **LAGOS, user_agent="curl/8")
+    place, stranger, *_ = findings(traffic.events, "geo_shift")
+    assert (place.evidence.details["pattern"], stranger.evidence.details["pattern"]) == ("place", "stranger")
+    assert stranger.observed == policy.geo_shift.busy_calls
+    assert "a network, a country and a client never seen" in stranger.reason
+    # Colleagues may have moved there, too; but not with new clients, all of them.
+    assert place.evidence.shared
+    assert stranger.evidence.shared is None
+
+
+@pytest.mark.parametrize("there", [ELSEWHERE, LAGOS, DUBLIN | {"user_agent": "curl/8"}])
+def test_who_is_new_in_part_is_no_stranger(findings: Found, there: dict[str, Any]) -> None:
+    traffic = settled(user_agent="openai-python/2.8.1")
+    traffic.every(30.0, NOW, NOW + 1800, **there)
+    assert "stranger" not in {f.evidence.details["pattern"] for f in findings(traffic.events, "geo_shift")}
+
+
 def test_while_a_stranger_stays_one_is_reminded(findings: Found, policy: Config) -> None:
     """What else is found hours later must not be taken for all there is."""
     traffic = settled(user_agent="openai-python/2.8.1")

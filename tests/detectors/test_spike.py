@@ -45,7 +45,7 @@ def burst(traffic: Traffic, start: float, seconds: float, tokens_per_minute: flo
 
 def alerts(found: list[Finding]) -> list[Finding]:
     """Those that alert: weak evidence does not."""
-    return [finding for finding in found if finding.severity != "low"]
+    return [finding for finding in found if finding.severity not in ("info", "low")]
 
 
 def seconds_to(finding: Finding, after: float = WARM) -> float:
@@ -73,6 +73,38 @@ def test_a_cheap_burst_is_weak_evidence_until_it_goes_on(
     ratio = alerts(cheap)[0].evidence.details["ratio"]
     assert limits.ratio <= ratio < limits.extreme_ratio
     assert f"{ratio:.1f} times" in alerts(cheap)[0].reason
+
+
+def test_the_farther_beyond_the_cheaper_a_burst_may_be_to_be_extreme(
+    findings: Found, limits: ClassConfig, least: float
+) -> None:
+    """Three cents a minute: nobody is throttled for that at once, unless it is thirty times the most there ever was."""
+
+    def story(ratio: float) -> list[Finding]:
+        traffic = Traffic(cost_usd=0.03 / 60)
+        traffic.quietly(WARM, per_hour=30)
+        burst(traffic, WARM * HOUR, 120, least * ratio)
+        return findings(in_order(traffic.events, others(WARM + 0.2).events), "spike")
+
+    assert not any(f.evidence.extreme for f in story(limits.extreme_ratio * 1.2))
+    assert any(f.evidence.extreme for f in story(limits.extreme_ratio * 4))
+
+
+def test_a_burst_that_costs_more_than_the_dearest_ten_minutes_is_extreme(
+    findings: Found, limits: ClassConfig, least: float
+) -> None:
+    """However little beyond the record it is: two dollars a minute, and two cents."""
+
+    def story(usd: float) -> list[Finding]:
+        traffic = Traffic(cost_usd=0.001)
+        traffic.quietly(WARM, per_hour=30)
+        for event in range(180):
+            traffic.call(WARM * HOUR + event, input_tokens=round(least * limits.ratio * 1.4 / 60), cost_usd=usd / 60)
+        return findings(in_order(traffic.events, others(WARM + 0.2).events), "spike")
+
+    assert not any(f.evidence.extreme for f in story(0.02))
+    [first, *_] = [f for f in story(2.0) if f.evidence.extreme]
+    assert first.evidence.details["ratio"] >= limits.ratio
 
 
 def test_what_grows_within_the_hour_is_measured_against_the_time_before(findings: Found, policy: Config) -> None:

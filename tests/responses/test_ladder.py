@@ -31,6 +31,22 @@ def test_the_place_alone_never_blocks(story: Begin, severity: str) -> None:
     assert s.incident.response == "alert"
 
 
+def test_a_client_as_new_as_the_place_loses_the_credential_for_a_while(story: Begin) -> None:
+    s = story()
+    s.find(0, "geo_shift", "high", details={"pattern": "busy"})
+    assert not s.commands
+    s.find(60, "geo_shift", "high", details={"pattern": "stranger"})
+    assert s.brief == [("suspend", "credential", "cred_key_1")]
+    assert s.commands[0].expires_at
+
+
+def test_a_stranger_who_does_more_is_a_thief(story: Begin) -> None:
+    s = story()
+    s.find(60, "geo_shift", "high", details={"pattern": "stranger"})
+    s.find(90, "spike", "medium")
+    assert s.brief == [("suspend", "credential", "cred_key_1"), ("revoke", "credential", "cred_key_1")]
+
+
 def test_an_extreme_alone_is_a_throttle_to_the_usual_rate(story: Begin) -> None:
     s = story()
     s.extreme(0, details={"usual_requests_per_minute": 41.6})
