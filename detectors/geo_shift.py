@@ -51,6 +51,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     client_chance: Share
     busy_calls: Some
     remind_minutes: Positive
+    remind_hours: NotNegative
 
     def __post_init__(self) -> None:
         """Checks what must be in order."""
@@ -70,8 +71,8 @@ class GeoShift(Detector):
         `calls_to_tell` calls from it; `busy_calls` within an hour, with a new client, are graver: where all three are
         new it is a *stranger*, and the credential is suspended. If only one is new,
         or the identity has little of a history, it is weak evidence, which counts only together with other families.
-        As long as such a client stays, every `busy_calls` calls remind of it, after `remind_minutes`: whatever else
-        is found meanwhile comes with a strange place.
+        As long as such a client stays, for `remind_hours`, every `busy_calls` calls remind of it, after
+        `remind_minutes`: whatever else is found meanwhile comes with a strange place.
         Where two others of the tenant are regularly is no new place. A place is known after `trusted_after_hours`;
         until then it vouches for nothing, but that its country is new is told once.
 
@@ -118,7 +119,7 @@ class GeoShift(Detector):
             float(c.calls_to_tell), c.visit_minutes * 60, c.common_share, c.least_chance, c.weak_chance, c.travel_km,
             c.travel_kmh, c.default_accuracy_km, c.accuracy_factor, float(c.alternations), float(c.client_alternations),
             c.trusted_after_hours * 3600, c.least_visits, c.least_hours * 3600, c.client_chance,
-            float(c.busy_calls), c.remind_minutes * 60,
+            float(c.busy_calls), c.remind_minutes * 60, c.remind_hours * 3600,
         )  # fmt: skip
         told = Told(np.empty(n, np.int64), np.empty(n, np.int8), np.empty(n, np.int64), np.empty(n, ROW))
         count = judge(self.rows.reach(view.identities), known.regular, known.countries, calls, limits, told)

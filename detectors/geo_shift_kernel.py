@@ -99,6 +99,7 @@ class Limits(NamedTuple):
     client: float
     busy: float
     remind: float
+    news: float
 
 
 @compiled
@@ -337,7 +338,7 @@ def judge(rows: State, regular: State, countries: State, calls: Calls, limits: L
         if how <= row.told[at] and not goes_on:
             # Other evidence may come hours later: what comes with it from a strange place must not be forgotten.
             stays = row.told[at] > 0 and row.news[at] & NEW_CLIENT != 0 and row.count[at] % int(limits.busy) == 0
-            if not stays or t - row.told_at < limits.remind:
+            if not stays or t - row.told_at < limits.remind or t - row.since[at] > limits.news:
                 continue
             how = STILL
         if how <= row.told_by and 0 <= t - row.told_at < _TOO_SOON:

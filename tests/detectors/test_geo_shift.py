@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from made_traffic import BERLIN, DUBLIN, HOUR, LAGOS, Events, Traffic, in_order
+from made_traffic import BERLIN, DUBLIN, HOUR, LAGOS, START_MS, Events, Traffic, in_order
 
 from detectors import Config
 from schemas.finding import Finding
@@ -149,6 +149,14 @@ def test_while_a_stranger_stays_one_is_reminded(findings: Found, policy: Config)
     times = [parse_millis(f.time) for f in reminders]
     assert all(b - a >= policy.geo_shift.remind_minutes * 60_000 for a, b in pairwise(times))
     assert len(times) >= 8
+
+
+def test_a_stranger_who_stays_for_hours_is_no_news(findings: Found, policy: Config) -> None:
+    traffic = settled(user_agent="openai-python/2.8.1")
+    traffic.every(30.0, NOW, NOW + 9 * HOUR, **ELSEWHERE)
+    last = parse_millis(findings(traffic.events, "geo_shift")[-1].time)
+    hours = (last - START_MS - NOW * 1000) / HOUR / 1000
+    assert policy.geo_shift.remind_hours - 0.5 <= hours <= policy.geo_shift.remind_hours
 
 
 def test_nobody_is_reminded_of_a_known_client(findings: Found) -> None:
