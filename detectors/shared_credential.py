@@ -17,12 +17,12 @@ _NEW = 4
 _ROW = np.dtype([
     ("known", "u8"), ("older", "u8"), ("learning", "u8"),
     ("place", "u4", (_NEW,)), ("seen", "u4", (_NEW,)),
-    ("epoch", "u4"), ("last", "u4"), ("told", "u4"), ("agent", "u2"), ("land", "u2"),
-    ("jumps", "u1"), ("was", "u1"), ("theirs", "u8"), ("ours", "u8"),
+    ("epoch", "u4"), ("last", "u4"), ("told", "u4"), ("agent", "u1"), ("land", "u1"),
+    ("jumps", "u1"), ("was", "u1"), ("theirs", "u4"), ("ours", "u4"),
 ], align=True)  # fmt: skip
 """Bitmaps of places: two bits per country in the lower half, two per network in the upper one. `place` and `seen` (s)
 are the new ones of the last minutes, of 16 bits of the country's hash and 16 of the network's. Of the last call,
-`agent` and `land` are 16 bits of hashes of its client and its country, and `was` says whether it came from a new
+`agent` and `land` are 8 bits of hashes of its client and its country, and `was` says whether it came from a new
 network (bit 0), how gravely was told last (bits 1 and 2), how many calls each side made since the first jump, three
 at the most (bits 3 and 4: from new networks; bits 5 and 6: from known ones), and whether two jumps were told since
 the places were taken over (bit 7). `theirs` and `ours` are the clients of each side since then, a bit for each."""
@@ -48,6 +48,7 @@ class _Calls(NamedTuple):
     country: Hashes
     asn: Ints
     agent: Hashes
+    identity: Hashes
 
 
 class _Told(NamedTuple):
@@ -136,7 +137,7 @@ class SharedCredential(Detector):
         batch, c, n = view.batch, self._config, len(view.batch)
         calls = _Calls(
             view.row, view.ticked.time, view.velocities.first, view.velocities.returned, view.ticked.duplicate,
-            batch.excluded, batch.country, batch.asn, batch.agent,
+            batch.excluded, batch.country, batch.asn, batch.agent, batch.identity,
         )  # fmt: skip
         limits = _Limits(
             c.window_minutes * 60, float(c.countries), float(c.networks), float(c.alternations),
@@ -278,9 +279,10 @@ def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
         # While nothing is known, nothing is new.
         was, grade, now = row.was & 1, row.was >> 1 & 3, 1 if new_network and known != 0 else 0
         theirs, ours = row.was >> 3 & 3, row.was >> 5 & 3
-        agent = 0 if calls.agent[i] == 0 else max(1, int(np.int64(calls.agent[i] >> np.uint64(48))))
-        # Other bits than those that `land` has: no two countries are taken for one throughout.
-        here = np.int64(calls.country[i] & np.uint64(0xFFFF))
+        # Which two clients or countries are taken for one is another matter for each identity: none are throughout.
+        salt = calls.identity[i]
+        agent = 0 if calls.agent[i] == 0 else max(1, int(np.int64(mixed(calls.agent[i], salt) >> np.uint64(56))))
+        here = int(np.int64(mixed(calls.country[i], salt) >> np.uint64(56)))
         place = (land << np.uint64(16)) | network
         # From one new place to another it is a jump if it leads back: whoever tries them one after the other is one.
         jumped = was != now or (now == 1 and _followed(row, place, t, limits.window))
@@ -289,20 +291,20 @@ def _judge(rows: State, calls: _Calls, limits: _Limits, told: _Told) -> int:
             jumped = False
             row.jumps = 0
             theirs, ours = 0, 0
-            row.theirs, row.ours = np.uint64(0), np.uint64(0)
+            row.theirs, row.ours = 0, 0
         elif jumped:
             # Whoever looks in now and then, while the owner is always at work, begins anew each time.
             before = 0 if now == 1 and t - np.int64(row.seen.max()) > limits.window else row.jumps
             row.jumps = min(before + 1, 255)
             if before == 0:
                 theirs, ours = 0 if now == 1 else theirs, 0
-                row.theirs, row.ours = np.uint64(0) if now == 1 else row.theirs, np.uint64(0)
+                row.theirs, row.ours = 0 if now == 1 else row.theirs, 0
         both_work = min(theirs, ours) >= _BOTH_WORK
         theirs, ours = min(theirs + now, 3), min(ours + 1 - now, 3)
         if now == 1:
-            row.theirs |= np.uint64(1) << np.uint64(agent & 63)
+            row.theirs |= 1 << (agent & 31)
         else:
-            row.ours |= np.uint64(1) << np.uint64(agent & 63)
+            row.ours |= 1 << (agent & 31)
         # The owner's call may be the one that shows that there are two.
         shows = jumped or (row.jumps > 0 and not both_work and min(theirs, ours) >= _BOTH_WORK)
         # Whoever changes places takes his clients along.

@@ -41,6 +41,8 @@ _TOLD_EVERY = 5
 """Seconds between two looks of the models at a spike that is no extreme."""
 _SLOWEST = 1.5
 """Times `ratio`, from which on what lasts is extreme, however long it takes."""
+_TENTHS = 10
+"""Minutes in ten."""
 _MOMENT = 30
 """Seconds that a rate of spending is taken over at least."""
 _INTERVAL = 300
@@ -168,6 +170,15 @@ def _level(
 
 
 @compiled
+def _goes_on(row: Row, channel: int, minute: Floats, limits: Limits) -> bool:
+    """Whether an excess over ten minutes is one of the last minute, too; `minute` holds its sums."""
+    if channel < TENMIN_CHANNELS:
+        return True
+    standard = standard_of(row, channel, least_for(row, limits))
+    return bool(minute[channel - TENMIN_CHANNELS] * _TENTHS >= limits.unusual * standard)
+
+
+@compiled
 def _shown(row: Row, level: int, moment: int, limits: Limits) -> bool:
     """Whether an excess is to be looked at: it became graver, or was not looked at for a while."""
     # The models may find a spike usual now, and not so in a moment.
@@ -250,6 +261,8 @@ def judge(
                 row.streak = min(row.streak + 1, 100)
                 # One bucket has little power; two in a row have it.
                 level = _level(row, ratio, channel, broad, False, signed(row.last), closed.minute[k], limits)
+                # What is over is no news for the rest of ten minutes.
+                level = level if _goes_on(row, channel, closed.minute[k], limits) else 0
                 if row.streak >= 2 and _shown(row, level, end, limits):
                     bank, profile = banks[closed.row[k]], seasons[row.workload]
                     usual = expected(bank, profile, end - 1) / 5

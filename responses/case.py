@@ -92,10 +92,12 @@ class Case:
             standing.add(finding)
         last = max(self.found_at, self.claimed_at)
         silent = moment - last if last else 0
-        if finding.evidence.claimed:
-            self.claimed_at = moment
-        else:
-            self.found_at = moment
+        # Weak evidence keeps up no block and no incident: the owner's own return may be just that.
+        if finding.severity != "low":
+            if finding.evidence.claimed:
+                self.claimed_at = moment
+            else:
+                self.found_at = moment
         worse = finding.kind not in self.findings or _weight(finding) > max(map(_weight, self.findings.values()))
         strongest = self.findings.get(finding.kind)
         if strongest is None or _weight(finding) >= _weight(strongest):

@@ -95,7 +95,7 @@ def test_two_clients_at_once(findings: Found, policy: Config) -> None:
 
 
 def test_countries_whose_hashes_end_alike_are_two(findings: Found) -> None:
-    """FR and ID have the last eight bits in common."""
+    """The hashes of FR and ID have their last eight bits in common."""
     traffic = settled(country="FR", asn=6830)
     for n in range(6):
         traffic.call(NOW + n * 60.0, **({"country": "ID", "asn": 24940, "user_agent": "curl/8.10.1"} if n % 2 else {}))

@@ -227,6 +227,16 @@ def test_growth_over_hours_is_no_spike(findings: Found, limits: ClassConfig) -> 
     assert not alerts(findings(in_order(traffic.events, others(12).events), "spike"))
 
 
+def test_a_burst_that_is_over_is_no_news_for_the_rest_of_ten_minutes(findings: Found) -> None:
+    """The identity goes on as always: its last ten minutes are far beyond all there was, the last one is not."""
+    traffic = Traffic()
+    traffic.quietly(WARM + 1, per_hour=60)
+    traffic.every(0.5, WARM * HOUR, WARM * HOUR + 180)
+    found = alerts(findings(in_order(traffic.events, others(WARM + 1).events), "spike"))
+    assert any(f.evidence.extreme for f in found)
+    assert max(map(seconds_to, found)) <= 180 + 70
+
+
 def test_a_job_that_runs_each_hour_is_no_spike_once_it_is_known(findings: Found) -> None:
     """Two minutes of three calls a second after an hour of silence."""
     job = Traffic("job_1", workload="batch")

@@ -80,6 +80,15 @@ def test_a_finding_renews_too(story: Begin, config: Config) -> None:
     assert [command.action for command in s.commands] == ["throttle", "throttle"]
 
 
+def test_weak_evidence_renews_nothing(story: Begin, config: Config) -> None:
+    """What is somewhat more than ever is not the attack that goes on."""
+    s = story()
+    s.extreme(0)
+    s.find(config.response.throttle_minutes * 60 - 60, "spike", "low")
+    s.until(config.response.throttle_minutes * 60 + 60)
+    assert [command.action for command in s.commands] == ["throttle", "restore"]
+
+
 @pytest.mark.parametrize("sign", ["finding", "denied call"])
 def test_what_comes_just_before_a_block_ends_renews_it_at_once(story: Begin, config: Config, sign: str) -> None:
     """After the last look at it: the block must not end before the next one is out."""
